@@ -1,0 +1,196 @@
+"""A live episode as a value: environment, turn count, log and running hash, in one place.
+
+The server's sessions, the conformance checker and in-process demonstrations all drive environments through
+:class:`LiveEpisode`, so the turn limit, the validation of what an environment returns, and the hash exist once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import jsonschema
+from pydantic import ValidationError
+
+from turnwise_envs.canonical import initial_hash, next_hash
+from turnwise_envs.environment import Environment
+from turnwise_envs.errors import EnvironmentFault, EpisodeDone, InvalidOptions
+from turnwise_envs.types import Action, JsonObject, Observation, StepResult, Task
+
+
+@dataclass(frozen=True)
+class Record:
+    """One entry of an episode's log; ``action`` is None for a finish. ``log_hash`` is the hash after it."""
+
+    action: Action | None
+    result: StepResult
+    log_hash: str
+
+
+@dataclass
+class LiveEpisode:
+    """An environment in the middle of an episode. Make one with :meth:`start`, :meth:`replay` or :meth:`fork`."""
+
+    env: Environment
+    task: Task
+    seed: int
+    options: JsonObject
+    initial: Observation
+    initial_hash: str
+    records: list[Record] = field(default_factory=list)
+
+    @classmethod
+    async def start(
+        cls, env_class: type[Environment], split: str, index: int, seed: int = 0, options: JsonObject | None = None
+    ) -> LiveEpisode:
+        """Reset a fresh environment. Raises UnknownTask, InvalidOptions, EnvironmentFault."""
+        options = options or {}
+        check_options(env_class, options)
+        task = env_class.tasks.get(split, index)
+        env = env_class()
+        try:
+            observation = await env.reset(task, seed, dict(options))
+            if not isinstance(observation, Observation):
+                raise TypeError(f"reset returned {type(observation).__name__}, not an Observation")
+            head = initial_hash(task.env, env_class.spec.version, task.id, seed, options, observation)
+        except Exception as error:
+            await env.close()
+            raise EnvironmentFault(f"reset of {task.id} failed: {type(error).__name__}: {error}") from error
+        return cls(env, task, seed, options, observation, head)
+
+    @classmethod
+    async def replay(
+        cls,
+        env_class: type[Environment],
+        split: str,
+        index: int,
+        seed: int,
+        options: JsonObject,
+        actions: list[Action],
+    ) -> LiveEpisode:
+        """Start and take ``actions``: an episode is a function of its action log."""
+        episode = await cls.start(env_class, split, index, seed, options)
+        for action in actions:
+            await episode.step(action)
+        return episode
+
+    @property
+    def turn(self) -> int:
+        """Number of actions taken."""
+        return sum(record.action is not None for record in self.records)
+
+    @property
+    def done(self) -> bool:
+        return bool(self.records) and self.records[-1].result.done
+
+    @property
+    def observation(self) -> Observation:
+        return self.records[-1].result.observation if self.records else self.initial
+
+    @property
+    def log_hash(self) -> str:
+        return self.records[-1].log_hash if self.records else self.initial_hash
+
+    @property
+    def max_turns(self) -> int:
+        return int(self.options.get("max_turns", self.env.spec.max_turns))
+
+    async def step(self, action: Action) -> StepResult:
+        """Take one action; the last allowed one is scored by ``finish("max_turns")``.
+
+        Raises:
+            EpisodeDone: the episode has ended.
+            EnvironmentFault: the environment failed; the turn was not taken.
+        """
+        if self.done:
+            raise EpisodeDone(f"{self.task.id} ended at turn {self.turn}")
+        try:
+            result = _valid(await self.env.step(action))
+            if not result.done and self.turn + 1 >= self.max_turns:
+                result = _merge(result, _valid(await self.env.finish("max_turns")))
+            log_hash = next_hash(self.log_hash, action, result)
+        except Exception as error:
+            raise EnvironmentFault(f"step {self.turn} of {self.task.id} failed: {type(error).__name__}: {error}") from error
+        self.records.append(Record(action, result, log_hash))
+        return result
+
+    async def finish(self, reason: str) -> StepResult:
+        """End the episode from outside and score the state as it is. Raises EpisodeDone, EnvironmentFault."""
+        if self.done:
+            raise EpisodeDone(f"{self.task.id} ended at turn {self.turn}")
+        try:
+            result = _valid(await self.env.finish(reason))
+            info = result.info.model_copy(update={"end": f"finished:{reason}"})
+            result = result.model_copy(update={"truncated": True, "info": info})
+            log_hash = next_hash(self.log_hash, None, result)
+        except Exception as error:
+            raise EnvironmentFault(f"finish of {self.task.id} failed: {type(error).__name__}: {error}") from error
+        self.records.append(Record(None, result, log_hash))
+        return result
+
+    async def fork(self, at_turn: int | None = None) -> LiveEpisode:
+        """An independent episode with the same first ``at_turn`` actions: by snapshot if it is now, else by replay.
+
+        Raises:
+            EnvironmentFault: the copy does not reach the same hash, so the environment is not deterministic.
+        """
+        at_turn = self.turn if at_turn is None else at_turn
+        records = self.records if at_turn == self.turn else self.records[:at_turn]
+        env_class = type(self.env)
+        if at_turn == self.turn and env_class.spec.snapshot and not self.done:
+            env = env_class()
+            env.restore(self.env.snapshot())
+            return LiveEpisode(
+                env, self.task, self.seed, self.options, self.initial, self.initial_hash, list(records)
+            )
+        copy = await LiveEpisode.start(env_class, self.task.split, self.task.index, self.seed, self.options)
+        for record in records:
+            if record.action is not None:
+                await copy.step(record.action)
+            else:
+                await copy.finish((record.result.info.end or "").removeprefix("finished:"))
+        expected = records[-1].log_hash if records else self.initial_hash
+        if copy.log_hash != expected:
+            await copy.close()
+            raise EnvironmentFault(
+                f"replaying {self.task.id} to turn {at_turn} reached another history: the environment is not deterministic"
+            )
+        return copy
+
+    async def close(self) -> None:
+        await self.env.close()
+
+
+def check_options(env_class: type[Environment], options: JsonObject) -> None:
+    """Raise InvalidOptions unless ``options`` fit the environment's schema."""
+    try:
+        jsonschema.validate(options, env_class.spec.options_schema)
+    except jsonschema.ValidationError as error:
+        where = "/".join(str(part) for part in error.absolute_path) or "options"
+        raise InvalidOptions(f"options of {env_class.spec.id!r}: {where}: {error.message}") from error
+
+
+def _valid(result: object) -> StepResult:
+    """Models are built with validation, but ``model_copy`` and ``model_construct`` are not: check once more."""
+    if not isinstance(result, StepResult):
+        raise TypeError(f"returned {type(result).__name__}, not a StepResult")
+    try:
+        return StepResult.model_validate(result.model_dump())
+    except ValidationError as error:
+        raise ValueError(f"returned an invalid StepResult: {error}") from error
+
+
+def _merge(last: StepResult, score: StepResult) -> StepResult:
+    """The last turn shows the step's observation and carries the final score."""
+    return StepResult(
+        observation=last.observation,
+        reward=last.reward + score.reward,
+        truncated=True,
+        info=score.info.model_copy(
+            update={
+                "action_valid": last.info.action_valid,
+                "action_effective": last.info.action_effective,
+                "error": last.info.error,
+                "end": "max_turns",
+            }
+        ),
+    )
