@@ -1,0 +1,71 @@
+"""What an inference engine is: token ids in, token ids out, with what the learner needs to know about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw an action.
+
+    Attributes:
+        max_tokens: most tokens to draw, the stop token included.
+        stop_ids: drawing ends after one of these; it belongs to the action.
+        temperature: logits are divided by it; 0 is greedy. Log-probs and entropies are of the tempered distribution
+            (of the plain one when greedy).
+        seed: key of the random stream: the same key draws with the same random numbers wherever it is in a batch.
+        top_entropy_k: how many alternatives enter ``Generation.top_entropies``.
+    """
+
+    max_tokens: int
+    stop_ids: tuple[int, ...]
+    temperature: float = 1.0
+    seed: tuple[int, ...] = (0,)
+    top_entropy_k: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What was drawn, per token: ids, log-probs and entropies in nats, weight versions.
+
+    ``handle`` stands for the context up to and including this action; pass it as ``parent`` of the next call, from
+    several callers at once if the path forks. An engine keeps what belongs to a handle as long as the handle lives.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    entropies: tuple[float, ...]
+    top_entropies: tuple[float, ...]
+    versions: tuple[int, ...]
+    finish_reason: Literal["stop", "length"]
+    handle: object
+
+
+class Engine(Protocol):
+    """Every engine: in process, over HTTP, or scripted."""
+
+    async def generate(
+        self, prompt_ids: Sequence[int], sampling: Sampling, parent: object | None = None
+    ) -> Generation:
+        """Draw an action after ``parent``'s context followed by ``prompt_ids``."""
+        ...
+
+    async def score(
+        self, prompt_ids: Sequence[int], continuation_ids: Sequence[int], parent: object | None = None
+    ) -> tuple[float, ...]:
+        """Log-probs (nats, temperature 1) of ``continuation_ids`` after ``parent``'s context and ``prompt_ids``."""
+        ...
+
+    async def publish(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """Swap the weights in; what is generated from now on carries ``version``."""
+        ...
+
+    async def close(self) -> None:
+        """Free everything."""
+        ...

@@ -1,0 +1,143 @@
+"""The trajectory nouns: a group of episodes of one task is a forest of turns.
+
+Token ids are the truth; text is decoded from them for environments and people, and never encoded back. A turn that
+several episodes share is one :class:`Turn` object. Turn indices are integers carried from where they were born.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from turnwise_envs.types import Action, JsonObject, Observation, StepInfo, Task
+
+
+class StopReason(StrEnum):
+    """Why an episode ended."""
+
+    TERMINATED = "terminated"  # the environment reached an end of its own
+    MAX_TURNS = "max_turns"  # the turn limit, enforced by the server
+    CONTEXT_OVERFLOW = "context_overflow"  # the next prompt or action would not fit; the client finished it
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A node: what was appended to the context, what the policy answered, and what the environment said to it.
+
+    Attributes:
+        id: position in ``Group.turns``.
+        parent: the turn before it in time; None for the first turn of an episode.
+        index: number of actions before this one.
+        new_context: ``prompt_ids`` are the whole context (first turns, and after ``context: "replace"``); otherwise
+            they continue the parent's context and action.
+        prompt_ids: token ids appended before acting.
+        action_ids: sampled token ids, the stop token included.
+        logprobs: nats, of the sampled tokens under the sampling policy (temperature applied), one per action token.
+        entropies: nats, full-vocabulary entropy at each action token.
+        top_entropies: nats, entropy sum over the most likely alternatives only (what ARPO's proxy needs).
+        versions: the weight version that produced each action token.
+        action: what was sent to the environment.
+        observation, reward, terminated, truncated, info, log_hash: its answer.
+    """
+
+    id: int
+    parent: int | None
+    index: int
+    new_context: bool
+    prompt_ids: tuple[int, ...]
+    action_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    entropies: tuple[float, ...]
+    top_entropies: tuple[float, ...]
+    versions: tuple[int, ...]
+    action: Action
+    observation: Observation
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: StepInfo
+    log_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A path from a root to a leaf.
+
+    ``final_reward`` and ``final_info`` come from ``finish`` when the client ended the episode, else from the last
+    step (with a reward of 0, since the step's own reward is on its turn).
+    ``forked_at`` is the number of turns this episode shares with the one it was branched off (0: none).
+    """
+
+    member: int
+    leaf: int
+    stop: StopReason
+    final_reward: float
+    final_info: StepInfo
+    log_hash: str
+    forked_from: int | None = None
+    forked_at: int = 0
+
+    @property
+    def solved(self) -> bool:
+        return self.final_info.end == "solved"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All episodes of one task that were drawn together.
+
+    ``dropped`` counts episodes that the environment lost (``env-failed``) and that were drawn again.
+    """
+
+    task: Task
+    seed: int
+    options: JsonObject
+    initial: Observation
+    turns: Sequence[Turn]
+    episodes: Sequence[Episode]
+    dropped: int = 0
+    metadata: JsonObject = field(default_factory=dict)
+
+    def path(self, episode: Episode) -> list[Turn]:
+        """The turns of one episode, first to last."""
+        path: list[Turn] = []
+        cursor: int | None = episode.leaf
+        while cursor is not None:
+            turn = self.turns[cursor]
+            path.append(turn)
+            cursor = turn.parent
+        return path[::-1]
+
+    def paths(self) -> Iterator[list[Turn]]:
+        return (self.path(episode) for episode in self.episodes)
+
+    def leaves_per_turn(self) -> Counter[int]:
+        """How many episodes pass through each turn."""
+        return Counter(turn.id for path in self.paths() for turn in path)
+
+    def outcome(self, episode: Episode) -> float:
+        """Sum of all rewards that the environment gave along the episode."""
+        return sum(turn.reward for turn in self.path(episode)) + episode.final_reward
+
+    @property
+    def env_steps(self) -> int:
+        """Steps that the environment really took: each shared turn once."""
+        return len(self.turns)
+
+    @property
+    def policy_tokens(self) -> int:
+        """Tokens that the policy really sampled: each shared turn once."""
+        return sum(len(turn.action_ids) for turn in self.turns)
+
+    @property
+    def saved_env_steps(self) -> int:
+        """Steps that an unbranched group with the same episodes would have taken in addition."""
+        return sum(self.leaves_per_turn().values()) - len(self.turns)
+
+    @property
+    def saved_policy_tokens(self) -> int:
+        """Tokens that an unbranched group with the same episodes would have sampled in addition."""
+        leaves = self.leaves_per_turn()
+        return sum((leaves[turn.id] - 1) * len(turn.action_ids) for turn in self.turns)
