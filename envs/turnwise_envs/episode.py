@@ -109,7 +109,9 @@ class LiveEpisode:
                 result = _merge(result, _valid(await self.env.finish("max_turns")))
             log_hash = next_hash(self.log_hash, action, result)
         except Exception as error:
-            raise EnvironmentFault(f"step {self.turn} of {self.task.id} failed: {type(error).__name__}: {error}") from error
+            raise EnvironmentFault(
+                f"step {self.turn} of {self.task.id} failed: {type(error).__name__}: {error}"
+            ) from error
         self.records.append(Record(action, result, log_hash))
         return result
 
@@ -139,9 +141,7 @@ class LiveEpisode:
         if at_turn == self.turn and env_class.spec.snapshot and not self.done:
             env = env_class()
             env.restore(self.env.snapshot())
-            return LiveEpisode(
-                env, self.task, self.seed, self.options, self.initial, self.initial_hash, list(records)
-            )
+            return LiveEpisode(env, self.task, self.seed, self.options, self.initial, self.initial_hash, list(records))
         copy = await LiveEpisode.start(env_class, self.task.split, self.task.index, self.seed, self.options)
         for record in records:
             if record.action is not None:

@@ -50,9 +50,7 @@ class Generation:
 class Engine(Protocol):
     """Every engine: in process, over HTTP, or scripted."""
 
-    async def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, parent: object | None = None
-    ) -> Generation:
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, parent: object | None = None) -> Generation:
         """Draw an action after ``parent``'s context followed by ``prompt_ids``."""
         ...
 
