@@ -1,0 +1,414 @@
+"""A transformers causal LM in this process: batches whatever is waiting and keeps every path's cache between turns.
+
+A request's context is a chain of :class:`~turnwise_agent.engines.cache.Node`; a new turn forwards only its new tokens, a
+fork shares its ancestors, and members of a group share their prompt. One worker task feeds batches to one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from turnwise_agent.engines.base import Generation, Sampling
+from turnwise_agent.engines.cache import Node, TokenPool, missing
+from turnwise_agent.engines.forward import Backbone, WritingPast
+from turnwise_agent.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A context that ends with an action. Its last token was drawn but has not been through the model yet."""
+
+    node: Node
+    pending: tuple[int, ...]
+
+
+@dataclass
+class EngineStats:
+    """Counters since the engine was made.
+
+    ``forwarded_tokens`` went through the model for somebody; ``recomputed_tokens`` (a part of them) had been there before
+    and were evicted; ``padding_tokens`` were computed only because batches are rectangular.
+    """
+
+    batches: int = 0
+    forwarded_tokens: int = 0
+    recomputed_tokens: int = 0
+    padding_tokens: int = 0
+    sampled_tokens: int = 0
+    scored_tokens: int = 0
+
+
+@dataclass
+class _Request:
+    node: Node  # the prompt to continue
+    sampling: Sampling | None  # None: score ``continuation``
+    continuation: tuple[int, ...]
+    future: asyncio.Future[Any]
+
+
+class LocalEngine:
+    """An :class:`~turnwise_agent.engines.base.Engine` on a Hugging Face model; the engine owns its copy of the weights.
+
+    Args:
+        model: a causal LM, already on its device; switched to eval mode.
+        cache_tokens: how many tokens' keys and values to keep; the least recently used are evicted and, when needed
+            again, computed again (counted in ``stats.recomputed_tokens``).
+        max_batch: most requests in one batch.
+        deterministic: every request is computed alone and in the same steps, so that results do not depend on what
+            else is in flight (float results differ in their last bits with the batch shape). Several times slower.
+
+    Raises:
+        EngineError: the architecture is not supported.
+    """
+
+    def __init__(
+        self, model: Any, *, cache_tokens: int = 262_144, max_batch: int = 64, deterministic: bool = False
+    ) -> None:
+        self.backbone = Backbone(model.eval().requires_grad_(False))
+        self.stats = EngineStats()
+        self.version = 0
+        self._max_batch = 1 if deterministic else max_batch
+        self._deterministic = deterministic
+        self._pool = TokenPool(
+            self.backbone.layers,
+            self.backbone.kv_heads,
+            self.backbone.head_dim,
+            cache_tokens,
+            self.backbone.dtype,
+            self.backbone.device,
+        )
+        self._root = Node(self._pool, None, (), "prompt")
+        self._waiting: list[_Request] = []
+        self._wake = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="turnwise-engine")
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.backbone.config.vocab_size)
+
+    @property
+    def evicted_tokens(self) -> int:
+        return self._pool.evicted_tokens
+
+    def counters(self) -> dict[str, int]:
+        """``stats`` as a dictionary, for metrics."""
+        return asdict(self.stats)
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, parent: object | None = None) -> Generation:
+        node = self._prompt_node(prompt_ids, parent, extra=sampling.max_tokens)
+        return await self._submit(node, sampling, ())  # type: ignore[no-any-return]
+
+    async def score(
+        self, prompt_ids: Sequence[int], continuation_ids: Sequence[int], parent: object | None = None
+    ) -> tuple[float, ...]:
+        if not continuation_ids:
+            raise EngineError("nothing to score: continuation_ids is empty")
+        node = self._prompt_node(prompt_ids, parent, extra=len(continuation_ids))
+        return await self._submit(node, None, tuple(continuation_ids))  # type: ignore[no-any-return]
+
+    async def publish(self, weights: Mapping[str, Tensor], version: int) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._load, weights, version)
+
+    async def close(self) -> None:
+        if self._worker is not None:
+            self._worker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._worker
+        for request in self._waiting:
+            request.future.cancel()
+        self._thread.shutdown(wait=True)
+
+    # -- the queue ----------------------------------------------------------------------------------------------------
+
+    def _prompt_node(self, prompt_ids: Sequence[int], parent: object | None, extra: int) -> Node:
+        if parent is not None and not isinstance(parent, Handle):
+            raise EngineError(f"parent must be the handle of an earlier generation, not {type(parent).__name__}")
+        above, pending = (parent.node, parent.pending) if parent else (self._root, ())
+        tokens = pending + tuple(prompt_ids)
+        if not tokens:
+            raise EngineError("the prompt is empty: give at least one token")
+        length = above.end + len(tokens) + extra
+        if length > self.backbone.max_positions:
+            raise EngineError(
+                f"context of {length} tokens exceeds the model's {self.backbone.max_positions} positions; "
+                "lower max_context_tokens"
+            )
+        node = above.children.get(tokens)
+        if node is None:
+            node = Node(self._pool, above, tokens, "prompt")
+            above.children[tokens] = node
+        return node
+
+    async def _submit(self, node: Node, sampling: Sampling | None, continuation: tuple[int, ...]) -> Any:
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work(), name="turnwise-engine")
+        request = _Request(node, sampling, continuation, asyncio.get_running_loop().create_future())
+        self._waiting.append(request)
+        self._wake.set()
+        return await request.future
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(0)  # let everybody who became ready in this tick join the batch
+            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+            if not self._waiting:
+                self._wake.clear()
+            batch = [request for request in batch if not request.future.cancelled()]
+            try:
+                answers = await loop.run_in_executor(self._thread, self._run, batch)
+            except Exception as error:
+                for request in batch:
+                    if not request.future.done():
+                        request.future.set_exception(error)
+                continue
+            for request, answer in zip(batch, answers, strict=True):
+                if not request.future.done():
+                    request.future.set_result(answer)
+
+    # -- on the engine's thread -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        own = self.backbone.model.state_dict()
+        if own.keys() != dict(weights).keys():
+            odd = sorted(own.keys() ^ dict(weights).keys())
+            raise EngineError(f"published weights do not fit the model: {', '.join(odd[:3])}")
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)
+        self.version = version
+        self._pool.drop_all()
+
+    @torch.inference_mode()
+    def _run(self, batch: list[_Request]) -> list[Any]:
+        if not batch:
+            return []
+        self.stats.batches += 1
+        chains = [request.node.chain() for request in batch]
+        keep = {node for chain in chains for node in chain}
+        self._pool.touch(keep)
+        self._prefill(batch, keep)
+        draws = [i for i, request in enumerate(batch) if request.sampling is not None]
+        probes = [i for i, request in enumerate(batch) if request.sampling is None]
+        answers: list[Any] = [None] * len(batch)
+        if draws:
+            for i, answer in zip(draws, self._draw([batch[i] for i in draws], keep), strict=True):
+                answers[i] = answer
+        if probes:
+            for i, scores in zip(probes, self._score([batch[i] for i in probes]), strict=True):
+                answers[i] = scores
+        return answers
+
+    def _prefill(self, batch: list[_Request], keep: set[Node]) -> None:
+        """Bring every node of every chain into the pool, ancestors first, each once."""
+        while True:
+            wave = list({id(node): node for request in batch for node in list(missing(request.node))[:1]}.values())
+            if not wave:
+                return
+            self.stats.recomputed_tokens += sum(len(node.tokens) for node in wave if node.computed)
+            if self._deterministic:
+                for node in wave:
+                    # In the same steps as the first time: prompts at once, action tokens one by one.
+                    self._fill([node], keep, one_by_one=node.kind == "action")
+            else:
+                for start in range(0, len(wave), self._max_batch):
+                    self._fill(wave[start : start + self._max_batch], keep, one_by_one=False)
+
+    def _fill(self, nodes: list[Node], keep: set[Node], *, one_by_one: bool) -> None:
+        hidden, buffer, offset = self._extend(
+            [node.parent for node in nodes if node.parent is not None],
+            [node.tokens for node in nodes],
+            one_by_one=one_by_one,
+        )
+        self._store(nodes, keep, buffer, list(range(len(nodes))), offset)
+        for row, node in enumerate(nodes):
+            node.hidden = hidden[row, len(node.tokens) - 1].clone()
+
+    def _extend(
+        self, parents: Sequence[Node], new: Sequence[tuple[int, ...]], *, one_by_one: bool = False
+    ) -> tuple[Tensor, Tensor, int]:
+        """Forward ``new`` tokens after resident parents: hidden ``[B, Q, d]``, buffer, and the column of the first."""
+        backbone, device = self.backbone, self.backbone.device
+        width = max(len(tokens) for tokens in new)
+        buffer, context, offset = self._gather(parents, extra=width)
+        ids = torch.zeros(len(new), width, dtype=torch.long)
+        for row, tokens in enumerate(new):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+        ids = ids.to(device)
+        positions = context[:, None] + torch.arange(width, device=device)
+        mask = torch.zeros(len(new), 1, width, offset + width, dtype=torch.bool, device=device)
+        mask[:, 0, :, :offset] = (torch.arange(offset, device=device) < context[:, None])[:, None]
+        mask[:, 0, :, offset:] = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+        past = WritingPast(buffer)
+        past.start = offset
+        if one_by_one:
+            parts = []
+            for q in range(width):
+                step_mask = mask[:, :, q : q + 1, : offset + q + 1]
+                parts.append(backbone.hidden(ids[:, q : q + 1], positions[:, q : q + 1], step_mask, past))
+                past.start += 1
+            hidden = torch.cat(parts, dim=1)
+        else:
+            hidden = backbone.hidden(ids, positions, mask, past)
+        live = sum(len(tokens) for tokens in new)
+        self.stats.forwarded_tokens += live
+        self.stats.padding_tokens += ids.numel() - live
+        return hidden, buffer, offset
+
+    def _gather(self, leaves: Sequence[Node], extra: int) -> tuple[Tensor, Tensor, int]:
+        """A buffer ``[2 * layers, H, B, capacity, D]`` that starts with each leaf's context; lengths ``[B]``; its width."""
+        pool = self._pool
+        slots = [torch.cat([node.slots for node in leaf.chain() if node.slots is not None]) for leaf in leaves]
+        lengths = [len(row) for row in slots]
+        offset = max(lengths)
+        index = torch.zeros(len(slots), offset + extra, dtype=torch.long)
+        for row, owned in enumerate(slots):
+            index[row, : len(owned)] = owned
+        flat = pool.storage.index_select(2, index.flatten().to(pool.storage.device))
+        buffer = flat.view(flat.shape[0], flat.shape[1], len(slots), offset + extra, flat.shape[3])
+        return buffer, torch.tensor(lengths, device=pool.storage.device), offset
+
+    def _store(self, nodes: list[Node], keep: set[Node], buffer: Tensor, rows: list[int], offset: int) -> None:
+        """Move the segments of ``nodes`` from columns ``offset...`` of their rows into the pool."""
+        sizes = [len(node.tokens) for node in nodes]
+        slots = self._pool.allocate(sum(sizes), keep)
+        row_index = torch.repeat_interleave(torch.tensor(rows), torch.tensor(sizes)).to(buffer.device)
+        columns = torch.cat([torch.arange(offset, offset + size) for size in sizes]).to(buffer.device)
+        self._pool.storage[:, :, slots.to(buffer.device)] = buffer[:, :, row_index, columns]
+        for node, owned in zip(nodes, slots.split(sizes), strict=True):
+            node.slots = owned
+            node.computed = True
+
+    def _draw(self, batch: list[_Request], keep: set[Node]) -> list[Generation]:
+        backbone, device = self.backbone, self.backbone.device
+        samplings = [request.sampling for request in batch if request.sampling is not None]
+        most = max(sampling.max_tokens for sampling in samplings)
+        sampler = _Sampler(samplings, most, device)
+        first = torch.stack([request.node.hidden for request in batch if request.node.hidden is not None])
+        tokens = sampler.draw(backbone.logits(first))
+        if not sampler.finished:
+            buffer, context, offset = self._gather([request.node for request in batch], extra=most - 1)
+            past = WritingPast(buffer)
+            seen = torch.arange(offset, device=device) < context[:, None]
+            for step in range(most - 1):
+                past.start = offset + step
+                grown = torch.ones(len(batch), step + 1, dtype=torch.bool, device=device)
+                mask = torch.cat([seen, grown], dim=1)[:, None, None, :]
+                live = sampler.live
+                hidden = backbone.hidden(tokens[:, None], (context + step)[:, None], mask, past)
+                self.stats.forwarded_tokens += live
+                self.stats.padding_tokens += len(batch) - live
+                tokens = sampler.draw(backbone.logits(hidden[:, 0]))
+                if sampler.finished:
+                    break
+        generations = []
+        nodes = []
+        for row, request in enumerate(batch):
+            drawn = sampler.results(row)
+            node = Node(self._pool, request.node, drawn["token_ids"][:-1], "action")
+            nodes.append(node)
+            handle = Handle(node, drawn["token_ids"][-1:])
+            versions = (self.version,) * len(drawn["token_ids"])
+            generations.append(Generation(**drawn, versions=versions, handle=handle))
+            self.stats.sampled_tokens += len(drawn["token_ids"])
+        grown_rows = [row for row, node in enumerate(nodes) if node.tokens]
+        if grown_rows:
+            keep |= set(nodes)
+            self._pool.touch(nodes)
+            self._store([nodes[row] for row in grown_rows], keep, buffer, grown_rows, offset)
+        return generations
+
+    def _score(self, batch: list[_Request]) -> list[tuple[float, ...]]:
+        backbone = self.backbone
+        first = torch.stack([request.node.hidden for request in batch if request.node.hidden is not None])
+        hidden = first[:, None]
+        if any(len(request.continuation) > 1 for request in batch):
+            rest, _, _ = self._extend(
+                [request.node for request in batch], [request.continuation[:-1] for request in batch]
+            )
+            hidden = torch.cat([hidden, rest], dim=1)
+        logps = backbone.logits(hidden).log_softmax(-1)
+        answers = []
+        for row, request in enumerate(batch):
+            wanted = torch.tensor(request.continuation, device=logps.device)
+            picked = logps[row, : len(wanted)].gather(-1, wanted[:, None])[:, 0]
+            answers.append(tuple(picked.tolist()))
+            self.stats.scored_tokens += len(wanted)
+        return answers
+
+
+class _Sampler:
+    """Draws one token a row and step, each row from its own random stream, and keeps what the learner needs."""
+
+    def __init__(self, samplings: list[Sampling], most: int, device: torch.device) -> None:
+        self.samplings = samplings
+        self.greedy = torch.tensor([s.temperature == 0 for s in samplings], device=device)
+        self.scale = torch.tensor([1.0 / (s.temperature or 1.0) for s in samplings], device=device)[:, None]
+        self.top_k = torch.tensor([s.top_entropy_k for s in samplings], device=device)[:, None]
+        self.uniforms = torch.tensor(
+            np.stack([np.random.Generator(np.random.Philox(s.seed)).random(most) for s in samplings]), device=device
+        )
+        self.step = 0
+        self.lengths: list[int | None] = [None] * len(samplings)
+        self.reasons: list[str] = [""] * len(samplings)
+        self.columns: list[list[list[float]]] = []  # per step: ids, log-probs, entropies, top entropies
+
+    @property
+    def live(self) -> int:
+        return self.lengths.count(None)
+
+    @property
+    def finished(self) -> bool:
+        return self.live == 0
+
+    def draw(self, logits: Tensor) -> Tensor:
+        """``[B, V] -> [B]`` token ids; inverse-CDF sampling with one uniform a row."""
+        logps = (logits * self.scale).log_softmax(-1)
+        probs = logps.exp()
+        cdf = probs.double().cumsum(-1)
+        target = self.uniforms[:, self.step, None] * cdf[:, -1:]
+        sampled = torch.searchsorted(cdf, target, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+        ids = torch.where(self.greedy, logits.argmax(-1), sampled)
+        contributions = -(probs * logps)
+        k = self.top_k.clamp(max=logits.shape[1])
+        top = contributions.gather(-1, probs.topk(int(k.max()), dim=-1).indices).cumsum(-1).gather(-1, k - 1)
+        self.columns.append(
+            [
+                ids.tolist(),
+                logps.gather(-1, ids[:, None])[:, 0].tolist(),
+                contributions.sum(-1).tolist(),
+                top[:, 0].tolist(),
+            ]
+        )
+        self.step += 1
+        for row, (token, sampling) in enumerate(zip(self.columns[-1][0], self.samplings, strict=True)):
+            if self.lengths[row] is None:
+                stopped = token in sampling.stop_ids
+                if stopped or self.step == sampling.max_tokens:
+                    self.lengths[row] = self.step
+                    self.reasons[row] = "stop" if stopped else "length"
+        return ids
+
+    def results(self, row: int) -> dict[str, Any]:
+        length = self.lengths[row]
+        ids, logprobs, entropies, top = (
+            tuple(column[kind][row] for column in self.columns[:length]) for kind in range(4)
+        )
+        return {
+            "token_ids": ids,
+            "logprobs": logprobs,
+            "entropies": entropies,
+            "top_entropies": top,
+            "finish_reason": self.reasons[row],
+        }
