@@ -1,0 +1,46 @@
+# The commands of a checkout. `make test` and `make demo` install first; the second time that takes no time.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+SEED ?= 0
+STAMP := $(VENV)/.installed
+
+.PHONY: help install test proof lint demo demo-control bench clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+install: $(STAMP)  ## make .venv with everything in it, at the versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "turnwise needs Python 3.11 or newer: make PYTHON=python3.11 install")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (the first time takes a few minutes)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@
+
+test: install  ## run the fast tests
+	@$(PY) -m pytest -m "not slow"
+
+proof: install  ## run all tests at full counts
+	@TURNWISE_PROOF=full $(PY) -m pytest
+
+lint: install  ## check style, formatting, types and imports between rooms
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check --quiet .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+
+demo: install  ## learn a task end to end on the CPU; writes runs/demo
+	@$(PY) examples/demo.py --seed $(SEED) --out runs/demo
+
+demo-control: install  ## the same with shuffled rewards, which must not learn
+	@$(PY) examples/demo.py --seed $(SEED) --out runs/demo-control --control
+
+bench: install  ## measure server, rollout and trainer
+	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+
+clean:  ## remove what can be made again (not .venv, not runs)
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
