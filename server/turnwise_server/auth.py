@@ -1,0 +1,131 @@
+"""Tokens, scopes and who may touch what (protocol.md, "Who may do what"). Tokens never reach a log."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from turnwise_server.refusal import Refusal
+
+Scope = Literal["act", "trainer", "admin", "metrics"]
+#: The owner of sessions that were opened on loopback without a token; no token can have this name.
+ANONYMOUS = ""
+
+
+class Token(BaseModel):
+    """One line of a tokens file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    token: str = Field(min_length=16, repr=False)
+    scopes: frozenset[Scope]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever sent a request. ``on_loopback``: the server cannot be reached from other machines."""
+
+    name: str
+    scopes: frozenset[Scope]
+    on_loopback: bool
+
+    def require(self, scope: Scope) -> None:
+        """Raises Refusal ``unauthorized`` (no token) or ``forbidden`` (the wrong one)."""
+        if scope in self.scopes:
+            return
+        if self.name == ANONYMOUS:
+            raise Refusal("unauthorized", f"this needs a token with scope {scope!r}; send authorization: Bearer TOKEN")
+        raise Refusal("forbidden", f"the token of {self.name!r} lacks scope {scope!r}")
+
+    def may_use(self, owner: str) -> bool:
+        """A session belongs to its token's name; an unnamed one of this machine also to a trainer on it."""
+        if owner == self.name or "admin" in self.scopes:
+            return True
+        return self.on_loopback and owner == ANONYMOUS and "trainer" in self.scopes
+
+
+class Tokens:
+    """The tokens a server knows. On loopback everybody may ``act``."""
+
+    def __init__(self, tokens: Iterable[Token], on_loopback: bool) -> None:
+        self._by_digest = [(_digest(token.token), token) for token in tokens]
+        self._on_loopback = on_loopback
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Who an ``authorization`` header speaks for. Raises Refusal ``unauthorized``."""
+        if authorization is None:
+            if not self._on_loopback:
+                raise Refusal("unauthorized", "this server needs a token; send authorization: Bearer TOKEN")
+            return Caller(ANONYMOUS, frozenset({"act"}), self._on_loopback)
+        scheme, _, given = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Refusal("unauthorized", "the authorization header must be: Bearer TOKEN")
+        digest = _digest(given.strip())
+        found: Token | None = None
+        for known, token in self._by_digest:  # every one is compared, so that time tells nothing
+            if hmac.compare_digest(known, digest):
+                found = token
+        if found is None:
+            raise Refusal("unauthorized", "unknown token")
+        scopes: frozenset[Scope] = found.scopes
+        if self._on_loopback or "admin" in scopes:
+            scopes |= {"act"}
+        return Caller(found.name, scopes, self._on_loopback)
+
+
+def read_tokens(path: Path) -> list[Token]:
+    """The tokens in a file of JSON lines ``{"name", "token", "scopes"}``.
+
+    Raises:
+        ValueError: what is wrong and in which line, without quoting any token.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read tokens file {path}: {error}") from error
+    tokens = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            tokens.append(Token.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_context=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "line"
+            raise ValueError(f"tokens file {path}, line {number}: {where}: {first['msg']}") from None
+    if not tokens:
+        raise ValueError(f"tokens file {path} has no tokens")
+    if len({token.token for token in tokens}) < len(tokens):
+        raise ValueError(f"tokens file {path} has the same token twice")
+    return tokens
+
+
+def write_trainer_token(port: int) -> tuple[Path, Token]:
+    """A fresh token for the user's own trainer, in a file that only the user can read.
+
+    The file is ``tokens-PORT.jsonl`` in the user's state directory. Raises OSError.
+    """
+    token = Token(name="trainer", token=secrets.token_urlsafe(32), scopes=frozenset({"act", "trainer"}))
+    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    path = Path(home) / "turnwise" / f"tokens-{port}.jsonl"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # left behind by a killed server; its permissions may be anything
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(json.dumps({"name": token.name, "token": token.token, "scopes": sorted(token.scopes)}) + "\n")
+    return path, token
+
+
+def _digest(token: str) -> bytes:
+    """Fixed length, so that a comparison does not tell how long a token is."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

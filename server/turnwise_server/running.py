@@ -1,0 +1,171 @@
+"""One server process from start to end: environments, socket, tokens, uvicorn, and a quiet exit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from errno import EADDRINUSE
+from pathlib import Path
+
+import uvicorn
+
+from turnwise_envs.environment import Environment
+from turnwise_envs.errors import UnknownEnvironment
+from turnwise_envs.registry import load
+from turnwise_envs.types import EnvSpec
+from turnwise_server.app import create_app
+from turnwise_server.auth import Token, read_tokens, write_trainer_token
+from turnwise_server.settings import Settings
+
+BACKLOG = 2048
+#: Seconds that requests in flight get after a signal; container runtimes kill after ten.
+GRACE = 5
+#: Seconds an idle connection is kept: longer than a model thinks between two turns.
+KEEP_ALIVE = 75
+
+
+class CannotServe(Exception):
+    """The server cannot start. ``exit_code`` is 2 for what was asked wrongly, 1 for what the machine refuses."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run(env_ids: Sequence[str], settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM. Prints one line when requests are accepted, and one for a fresh token file.
+
+    Raises:
+        CannotServe: before anything was accepted.
+    """
+    envs = find(env_ids)
+    tokens: list[Token] = []
+    if settings.tokens_file is not None:
+        try:
+            tokens = read_tokens(settings.tokens_file)
+        except ValueError as error:
+            raise CannotServe(str(error), 2) from error
+    listener = listen(settings.host, settings.port)
+    token_path: Path | None = None
+    port = listener.getsockname()[1]
+    try:
+        if settings.tokens_file is None:
+            try:
+                token_path, token = write_trainer_token(port)
+            except OSError as error:
+                raise CannotServe(f"cannot write the trainer token: {error}", 1) from error
+            tokens = [token]
+        _serve(envs, settings, tokens, listener, lambda: _announce(envs, settings.host, port, token_path))
+    finally:
+        listener.close()
+        if token_path is not None:
+            token_path.unlink(missing_ok=True)
+    _exit_past_hung_threads()
+
+
+def find(env_ids: Sequence[str]) -> list[type[Environment]]:
+    """The classes of these environments; import paths may start from the current directory. Raises CannotServe."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    found: dict[str, type[Environment]] = {}
+    for env_id in env_ids:
+        try:
+            env_class = load(env_id)
+        except UnknownEnvironment as error:
+            raise CannotServe(str(error), 2) from error
+        except Exception as error:
+            raise CannotServe(
+                f"environment {env_id!r} cannot be imported: {type(error).__name__}: {error}", 2
+            ) from error
+        if not isinstance(getattr(env_class, "spec", None), EnvSpec) or not hasattr(env_class, "tasks"):
+            raise CannotServe(f"environment {env_id!r} lacks spec or tasks", 2)
+        if env_class.spec.id in found:
+            raise CannotServe(f"environment id {env_class.spec.id!r} is given twice", 2)
+        found[env_class.spec.id] = env_class
+    return list(found.values())
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises CannotServe."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == EADDRINUSE:
+            advice = "choose another with --port, or --port 0 for any free one"
+            raise CannotServe(f"port {port} on {host} is in use; {advice}", 1) from error
+        raise CannotServe(f"cannot listen on {host} port {port}: {error.strerror or error}", 1) from error
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def _serve(
+    envs: Sequence[type[Environment]],
+    settings: Settings,
+    tokens: Sequence[Token],
+    listener: socket.socket,
+    on_ready: Callable[[], None],
+) -> None:
+    config = uvicorn.Config(
+        create_app(envs, settings, tokens),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
+        proxy_headers=False,
+    )
+    server = _Server(config, on_ready)
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    # uvicorn raises the signal again after its graceful stop; met by this handler, that is no death by signal.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, stop)
+    loop = config.get_loop_factory()
+    assert loop is not None
+    running = loop()
+    try:
+        # Not asyncio.run: it would wait for threads that hang in an environment.
+        running.run_until_complete(server.serve([listener]))
+    finally:
+        running.close()
+
+
+def _announce(envs: Sequence[type[Environment]], host: str, port: int, token_path: Path | None) -> None:
+    names = ", ".join(env_class.spec.id for env_class in envs)
+    address = f"[{host}]" if ":" in host else host
+    print(f"turnwise: serving {names} on http://{address}:{port}", flush=True)
+    if token_path is not None:
+        print(f"turnwise: trainer token in {token_path}", flush=True)
+
+
+def _exit_past_hung_threads() -> None:
+    """Python joins every thread before it exits, but one that hangs in an environment would never end."""
+    stuck = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    for thread in stuck:
+        thread.join(0.2)
+        if thread.is_alive():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
