@@ -1,0 +1,42 @@
+"""Where a client's bearer token comes from."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from turnwise_agent.errors import BadToken
+
+TOKEN_VARIABLE = "TURNWISE_TOKEN"
+
+
+def find_token(token: str | None, token_file: str | Path | None) -> str | None:
+    """The token to send: ``token``, else the first of ``token_file``, else ``$TURNWISE_TOKEN``, else none.
+
+    ``token_file`` has a JSON object per line with a ``token``, as ``turnwise serve`` writes it.
+
+    Raises:
+        BadToken: the file cannot be read or has no token, or the token cannot be sent in a header.
+    """
+    if token is None:
+        token = _first_token(Path(token_file)) if token_file else os.environ.get(TOKEN_VARIABLE) or None
+    if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
+        raise BadToken("a token has one or more printable ASCII characters and no spaces")
+    return token
+
+
+def _first_token(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadToken(f"cannot read token file {path}: {error}") from error
+    for line in filter(str.strip, lines):
+        try:
+            token = json.loads(line)["token"]
+        except (ValueError, KeyError, TypeError):
+            token = None
+        if not isinstance(token, str):
+            raise BadToken(f'token file {path}: a line is not a JSON object with a "token"')
+        return token
+    raise BadToken(f"token file {path} has no tokens")
