@@ -49,7 +49,7 @@ class RolloutConfig(Settings):
     max_context_tokens: Positive = Field(
         default=2048, description="Most tokens of a context; an episode that would exceed it is finished."
     )
-    max_concurrent_episodes: Positive = Field(default=128, description="Most episodes that are live at the same time.")
+    max_concurrent_groups: Positive = Field(default=16, description="Most groups that are drawn at the same time.")
     deterministic: bool = Field(
         default=False, description="Same tokens whatever else is in the batch: fixed decode shapes, slower."
     )

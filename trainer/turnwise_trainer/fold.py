@@ -121,13 +121,15 @@ class Folded:
         )
 
     def _sum_copies(self, values_K: Floats) -> Floats:
-        return np.bincount(self.view.token_K, weights=values_K, minlength=len(self.view.node_U))
+        sums_U = np.bincount(self.view.token_K, weights=values_K, minlength=len(self.view.node_U))
+        return sums_U.astype(np.float64, copy=False)
 
     def _padded(self, values_K: NDArray[Number], fill: int) -> NDArray[Number]:
+        """[K] -> [N, L]."""
         lengths_N = self.view.tokens_N
         first_N = np.cumsum(lengths_N) - lengths_N
         position_K = np.arange(len(values_K)) - first_N[self.view.episode_K]
-        padded: NDArray[Number] = np.full_like(values_K, fill, shape=(self.view.episodes, int(lengths_N.max())))
+        padded = np.full((self.view.episodes, int(lengths_N.max())), fill, dtype=values_K.dtype.type)
         padded[self.view.episode_K, position_K] = values_K
         return padded
 

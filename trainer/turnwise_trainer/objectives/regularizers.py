@@ -19,10 +19,7 @@ class Entropy(Settings):
 def entropy(inputs: LossInputs, settings: Entropy) -> LossTerm:
     """-coefficient H, the policy's full-vocabulary entropy (nats), aggregated like the loss."""
     assert inputs.entropy_U is not None  # the learner computes it because of needs_entropy
-    return LossTerm(
-        -settings.coefficient * inputs.weight_U * inputs.entropy_U,
-        {"policy/entropy": inputs.mean(inputs.entropy_U)},
-    )
+    return LossTerm(-settings.coefficient * inputs.weight_U * inputs.entropy_U)
 
 
 class Kl(Settings):
