@@ -1,0 +1,137 @@
+"""The household as an environment: commands in, sentences out, 1.0 when the goal holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+from turnwise_envs.environment import Environment
+from turnwise_envs.household import text
+from turnwise_envs.household.expert import expert_command
+from turnwise_envs.household.plans import SPLIT_SIZES
+from turnwise_envs.household.rules import Command, commands, is_understood
+from turnwise_envs.household.tasks import HouseholdTasks, scene_of
+from turnwise_envs.household.world import State, World, goal_holds
+from turnwise_envs.types import (
+    Action,
+    EnvSpec,
+    JsonObject,
+    Observation,
+    SplitSpec,
+    StepInfo,
+    StepResult,
+    Task,
+)
+
+SPEC = EnvSpec(
+    id="household",
+    version="1",
+    description="Household chores in text, with ALFWorld's commands, sentences and six task families.",
+    action_format="text",
+    max_turns=30,
+    splits=[SplitSpec(name=name, size=size) for name, size in SPLIT_SIZES.items()],
+    options_schema={
+        "type": "object",
+        "properties": {
+            "max_turns": {"type": "integer", "minimum": 1, "maximum": 200},
+            "show_admissible": {
+                "type": "boolean",
+                "description": "Append the admissible actions to the text of every observation.",
+            },
+        },
+        "additionalProperties": False,
+    },
+    deterministic=True,
+    snapshot=True,
+)
+
+_THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
+
+
+class Household(Environment):
+    """One room, one chore. ``action.text`` is a command such as ``take mug 1 from desk 2``."""
+
+    spec = SPEC
+    tasks = HouseholdTasks(SPEC)
+
+    _world: World
+    _state: State
+    _commands: dict[str, Command]
+    _show_admissible: bool
+
+    async def reset(self, task: Task, seed: int, options: JsonObject) -> Observation:
+        """Begin ``task``. Nothing is random after that, so ``seed`` makes no difference."""
+        world = scene_of(task.split, task.index).world
+        self._become(world, world.initial(), bool(options.get("show_admissible", False)))
+        return self._observe(text.opening(world))
+
+    async def step(self, action: Action) -> StepResult:
+        """Run the command in ``action``; what cannot be done now says "Nothing happens."."""
+        line = command_line(action.text)
+        command = self._commands.get(line)
+        before = self._state
+        if command is None:
+            said = text.NOTHING_HAPPENS
+        else:
+            self._state, said = command.run(self._world, before)
+        changed = self._state != before
+        solved = changed and goal_holds(self._world, self._state)
+        if changed:
+            self._commands = commands(self._world, self._state)
+        if action.tool_calls:
+            said = f"{said} {text.NO_TOOLS}"
+        return StepResult(
+            observation=self._observe(said),
+            reward=1.0 if solved else 0.0,
+            terminated=solved,
+            info=StepInfo(
+                action_valid=command is not None or is_understood(self._world, line),
+                action_effective=changed,
+                metrics={"success": 1.0} if solved else {},
+                end="solved" if solved else None,
+            ),
+        )
+
+    async def finish(self, reason: str) -> StepResult:
+        """An unfinished chore is worth nothing."""
+        result = await super().finish(reason)
+        info = result.info.model_copy(update={"metrics": {"success": 0.0}})
+        return result.model_copy(update={"info": info})
+
+    def snapshot(self) -> bytes:
+        world = self._world
+        return json.dumps(
+            [world.split, world.index, self._show_admissible, self._state], separators=(",", ":")
+        ).encode()
+
+    def restore(self, snapshot: bytes) -> None:
+        split, index, show_admissible, (where, *rest) = json.loads(snapshot)
+        self._become(scene_of(split, index).world, State(tuple(where), *rest), show_admissible)
+
+    def expert_action(self) -> Action:
+        """What an agent would do that knows only what this episode has shown."""
+        return Action(text=expert_command(self._world, self._state))
+
+    def _become(self, world: World, state: State, show_admissible: bool) -> None:
+        self._world, self._state = world, state
+        self._commands = commands(world, state)
+        self._show_admissible = show_admissible
+
+    def _observe(self, said: str) -> Observation:
+        admissible = sorted(self._commands)
+        if self._show_admissible:
+            said = f"{said}\n\nAdmissible actions: {', '.join(admissible)}"
+        return Observation.say(said, state_key=self._key(), admissible_actions=admissible)
+
+    def _key(self) -> str:
+        """The world and its state; what the agent has looked into is knowledge and stays out."""
+        plain = f"{self._world.task_id}{self._state[:-1]}"
+        return hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+
+def command_line(said: str) -> str:
+    """The command in what the policy said: thoughts dropped, last line that is not empty, lower case."""
+    _, _, answer = _THOUGHT.sub("", said).rpartition("</think>")
+    lines = answer.strip().splitlines()
+    return " ".join(lines[-1].lower().split()) if lines else ""
