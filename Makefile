@@ -35,7 +35,7 @@ lint: install  ## check style, formatting, types and imports between rooms
 demo: install  ## learn a task end to end on the CPU; writes runs/demo
 	@$(PY) examples/demo.py --seed $(SEED) --out runs/demo
 
-demo-control: install  ## the same with shuffled rewards, which must not learn
+demo-control: install  ## the control run of the demo
 	@$(PY) examples/demo.py --seed $(SEED) --out runs/demo-control --control
 
 bench: install  ## measure server, rollout and trainer

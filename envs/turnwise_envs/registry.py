@@ -27,7 +27,7 @@ def load(env_id: str) -> type[Environment]:
     """The class behind an id (``household``) or an import path (``mypackage.worlds:Maze``).
 
     Raises:
-        UnknownEnvironment: with the ids that exist, or the import error.
+        UnknownEnvironment: with the ids that exist, or what went wrong in importing it.
     """
     if env_id in _registered:
         return _registered[env_id]
@@ -37,8 +37,8 @@ def load(env_id: str) -> type[Environment]:
         if point.name == env_id:
             try:
                 return _checked(env_id, point.load())
-            except ImportError as error:
-                raise UnknownEnvironment(f"environment {env_id!r} cannot be imported: {error}") from error
+            except Exception as error:  # whatever a plug-in does when it is imported, it is this plug-in's fault
+                raise _unimportable(env_id, error) from error
     known = ", ".join(installed()) or "none"
     raise UnknownEnvironment(
         f"no environment {env_id!r}; installed: {known}. A class that is not installed is named module:Class"
@@ -54,8 +54,12 @@ def _import(path: str) -> object:
     module_name, _, attribute = path.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UnknownEnvironment(f"cannot import environment {path!r}: {error}") from error
+    except Exception as error:
+        raise _unimportable(path, error) from error
+
+
+def _unimportable(env_id: str, error: Exception) -> UnknownEnvironment:
+    return UnknownEnvironment(f"environment {env_id!r} cannot be imported: {type(error).__name__}: {error}")
 
 
 def _checked(env_id: str, found: object) -> type[Environment]:

@@ -1,0 +1,1 @@
+"""Commands of the environment room, one module each: ``turnwise envs``, ``turnwise play``, ``turnwise check-env``."""

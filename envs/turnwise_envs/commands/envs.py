@@ -1,0 +1,106 @@
+"""``turnwise envs``: what is installed, and one environment in detail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from turnwise_envs import registry
+from turnwise_envs.environment import Environment
+from turnwise_envs.errors import UnknownEnvironment
+from turnwise_envs.types import EnvSpec, Task
+
+app = typer.Typer()
+
+
+@app.command()
+def envs(
+    env: Annotated[
+        str | None, typer.Argument(help="Show this one: an id, or module:Class of the current directory.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
+) -> None:
+    """List the installed environments, or show one with an example task.
+
+    \b
+    Example:
+      turnwise envs
+      turnwise envs household
+      turnwise envs examples.guess:Guess --json
+    """
+    console = Console(soft_wrap=False)
+    if env is not None:
+        found = registry.load(env)
+        task = found.tasks.get(found.spec.splits[0].name, 0) if found.spec.splits else None
+        if as_json:
+            _write_json({"spec": _plain(found.spec), "example_task": None if task is None else _plain(task)})
+        else:
+            _show_one(found.spec, task, lambda line: console.print(line, markup=False, highlight=False))
+        return
+    rows = [_load(env_id) for env_id in registry.installed()]
+    if as_json:
+        _write_json(
+            [_plain(row.spec) if not isinstance(row, tuple) else {"id": row[0], "error": row[1]} for row in rows]
+        )
+    else:
+        console.print(_table(rows))
+
+
+def _load(env_id: str) -> type[Environment] | tuple[str, str]:
+    """The class, or the id and what is wrong with it: one broken plug-in does not hide the others."""
+    try:
+        return registry.load(env_id)
+    except UnknownEnvironment as error:
+        return env_id, str(error)
+
+
+def _table(rows: list[type[Environment] | tuple[str, str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("id", "version", "splits", "max turns", "actions", "description"):
+        table.add_column(column, justify="right" if column == "max turns" else "left", overflow="fold")
+    for row in rows:
+        if isinstance(row, tuple):
+            table.add_row(Text(row[0]), "", "", "", "", Text(row[1], style="red"))
+        else:
+            spec = row.spec
+            cells = (spec.id, spec.version, _splits(spec), str(spec.max_turns), spec.action_format, spec.description)
+            table.add_row(*map(Text, cells))
+    return table
+
+
+def _show_one(spec: EnvSpec, task: Task | None, write: Callable[[str], None]) -> None:
+    write(f"{spec.id} {spec.version}: {spec.description}" if spec.description else f"{spec.id} {spec.version}")
+    write("")
+    write(f"splits         {_splits(spec)}")
+    write(f"max turns      {spec.max_turns}")
+    write(f"actions        {spec.action_format}")
+    write(f"deterministic  {'yes' if spec.deterministic else 'no: replay uses recorded results'}")
+    write(f"forks          {'by snapshot' if spec.snapshot else 'by replay'}")
+    options = spec.options_schema.get("properties", {})
+    write(f"options        {'none' if not options else ''}".rstrip())
+    for name, schema in options.items():
+        write(f"  {name}: {json.dumps(schema, ensure_ascii=False)}")
+    for tool in spec.tools:
+        arguments = ", ".join(tool.parameters.get("properties", {}))
+        write(f"tool           {tool.name}({arguments}): {tool.description}")
+    if task is not None:
+        write(f"\nexample task   {task.id} (difficulty {task.difficulty:.2f})")
+        write(task.instruction)
+
+
+def _splits(spec: EnvSpec) -> str:
+    return ", ".join(f"{split.name} {'∞' if split.size is None else split.size}" for split in spec.splits)
+
+
+def _plain(model: EnvSpec | Task) -> dict[str, Any]:
+    return model.model_dump(mode="json")
+
+
+def _write_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
