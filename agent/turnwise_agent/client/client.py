@@ -12,8 +12,9 @@ import httpx
 
 from turnwise_agent.client.link import ClientStats, Link
 from turnwise_agent.client.log import ActionLog
+from turnwise_agent.client.problems import make_body
 from turnwise_agent.client.session import Session
-from turnwise_agent.client.tokens import find_token
+from turnwise_agent.client.tokens import BearerAuth
 from turnwise_agent.errors import AgentError, Overloaded, ServerUnreachable
 from turnwise_envs.types import Action, EnvSpec, JsonObject
 from turnwise_envs.wire import CreateRequest, EnvPage, SessionView, TaskPage
@@ -55,11 +56,11 @@ class TurnwiseClient:
         urls = [servers] if isinstance(servers, str) else list(servers)
         if not urls:
             raise AgentError("a client needs the address of at least one server")
-        token = find_token(token, token_file)
+        auth = BearerAuth(token, token_file)
         self.stats = ClientStats()
         self._specs: dict[str, EnvSpec] = {}
         self._links = [
-            Link(url, token=token, patience=patience, timeout=timeout, transport=transport, stats=self.stats)
+            Link(url, auth=auth, patience=patience, timeout=timeout, transport=transport, stats=self.stats)
             for url in urls
         ]
 
@@ -111,7 +112,9 @@ class TurnwiseClient:
             ReplayMismatch: the actions led to another hash.
             ProtocolError, IncompatibleServer: see :mod:`turnwise_agent.errors`.
         """
-        request = CreateRequest(env=env, split=split, index=index, seed=seed, options=options or {})
+        request = make_body(
+            CreateRequest, "create", env=env, split=split, index=index, seed=seed, options=options or {}
+        )
         link, view = await self._open(request, actions, expect_hash)
         return Session(self, request, link, view, ActionLog(view.log_hash, list(actions)))
 

@@ -18,7 +18,7 @@ import tenacity
 from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, ValidationError
 
-from turnwise_agent.client.problems import error_for, read_problem
+from turnwise_agent.client.problems import error_for, first_fault, read_problem
 from turnwise_agent.errors import AgentError, IncompatibleServer, ServerUnreachable
 from turnwise_envs.wire import PROTOCOL_VERSION, Problem
 
@@ -32,8 +32,8 @@ _NOT_NOW = frozenset({429, 502, 503, 504})
 #: Sockets per server. One request occupies one socket, so this bounds the requests in flight.
 _MAX_CONNECTIONS = 1024
 
-#: Below uvicorn's keep-alive of 5 s, so that the client drops an idle socket before the server does.
-_KEEPALIVE_S = 4.0
+#: Shorter than `turnwise serve` keeps an idle socket (75 s), so that the client is the one that drops it.
+_KEEPALIVE_S = 60.0
 
 #: How long a server that did not answer is passed over when others could be asked.
 _AVOID_S = 30.0
@@ -61,7 +61,7 @@ class Link:
         self,
         url: str,
         *,
-        token: str | None,
+        auth: httpx.Auth,
         patience: float,
         timeout: float,
         transport: httpx.AsyncBaseTransport | None,
@@ -75,7 +75,7 @@ class Link:
         self._warned = False
         self._http = httpx.AsyncClient(
             base_url=_checked_url(self.url),
-            headers={"authorization": f"Bearer {token}"} if token else {},
+            auth=auth,
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
             transport=transport or _default_transport(),
         )
@@ -145,7 +145,7 @@ class Link:
         try:
             response = await self._http.send(request)
         except (httpx.TransportError, aiohttp.ClientError) as error:
-            raise _NotNow(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+            raise _NotNow(str(error) or type(error).__name__) from error
         name = f"{request.method} {request.url.path}"
         problem = read_problem(response) if response.is_error else None
         if response.status_code in _NOT_NOW:
@@ -170,10 +170,8 @@ class Link:
         try:
             return answer.model_validate_json(response.content, extra="ignore")
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "body"
             raise IncompatibleServer(
-                f"{self.url} gave a {answer.__name__} that this client cannot read: {where}: {first['msg']}"
+                f"{self.url} gave a {answer.__name__} that this client cannot read: {first_fault(error)}"
             ) from error
 
     def _before_retry(self, patience: float) -> None:

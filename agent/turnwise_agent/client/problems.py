@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any, TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from turnwise_agent.errors import (
     EnvFailed,
@@ -22,6 +23,8 @@ from turnwise_agent.errors import (
     Unauthorized,
 )
 from turnwise_envs.wire import PROBLEM_URN, PROBLEMS, Problem
+
+Body = TypeVar("Body", bound=BaseModel)
 
 _ERRORS: dict[str, type[ProtocolError]] = {
     "not-found": SessionGone,
@@ -54,17 +57,32 @@ def error_for(problem: Problem, request: str) -> ProtocolError:
 
 
 def read_problem(response: httpx.Response) -> Problem | None:
-    """The problem that an error answer carries, None if it is no Turnwise problem (a proxy's page, say)."""
+    """The problem that an error answer carries; None if it carries none, or not one of a Turnwise server."""
     if not response.headers.get("content-type", "").startswith("application/problem+json"):
         return None
     try:
         problem = Problem.model_validate_json(response.content, extra="ignore")
     except ValidationError:
         return None
-    return problem if problem.type.startswith(PROBLEM_URN) else None
+    ours = problem.type.startswith(PROBLEM_URN) or "x-turnwise-protocol" in response.headers
+    return problem if ours else None
 
 
 def make_problem(short_type: str, detail: str) -> Problem:
     """A problem that the client itself found, in the form of those that a server sends."""
     status = PROBLEMS[short_type]
     return Problem(type=PROBLEM_URN + short_type, title=HTTPStatus(status).phrase, status=status, detail=detail)
+
+
+def make_body(model: type[Body], request: str, **fields: Any) -> Body:
+    """A request body. Raises InvalidRequest, as the server would, for fields that make none."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        raise InvalidRequest(make_problem("invalid-request", first_fault(error)), request) from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """``index: Input should be a valid integer``: the first thing that is wrong, in one line."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 from turnwise_agent.client.link import Link
 from turnwise_agent.client.log import ActionLog
-from turnwise_agent.client.problems import make_problem
+from turnwise_agent.client.problems import make_body, make_problem
 from turnwise_agent.errors import AgentError, EnvFailed, ReplayMismatch, ServerUnreachable, SessionGone
 from turnwise_envs.types import Action, Observation, Reference, Task, ToolSpec
 from turnwise_envs.wire import (
@@ -114,7 +114,7 @@ class Session:
             EnvFailed: the environment broke; the turn was not taken and the session is over.
             StepIndeterminate: the server crashed in an unrepeatable step.
         """
-        body = StepRequest(turn=self.turn, action=action)
+        body = make_body(StepRequest, "step", turn=self.turn, action=action)
         view = await self._act("step", body)
         self._log.acted(action, view.log_hash)
         self._client.stats.steps += 1
@@ -122,7 +122,7 @@ class Session:
 
     async def finish(self, reason: str) -> StepView:
         """End the episode from outside (``context_overflow``, say) and have its state scored. Raises like step."""
-        body = FinishRequest(turn=self.turn, reason=reason)
+        body = make_body(FinishRequest, "finish", turn=self.turn, reason=reason)
         view = await self._act("finish", body)
         self._log.finished(reason, view.log_hash)
         return view
@@ -136,7 +136,7 @@ class Session:
         """
 
         async def call(home: _Home) -> tuple[Link, ForkView]:
-            body = ForkRequest(at_turn=at_turn, count=count, key=uuid.uuid4().hex)
+            body = make_body(ForkRequest, "fork", at_turn=at_turn, count=count, key=uuid.uuid4().hex)
             return home.link, await home.link.post(f"{home.path}/fork", body, ForkView)
 
         link, forked = await self._call(call)

@@ -1,14 +1,43 @@
-"""Where a client's bearer token comes from."""
+"""Where a client's bearer token comes from, and how it is sent."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Generator
 from pathlib import Path
+
+import httpx
 
 from turnwise_agent.errors import BadToken
 
 TOKEN_VARIABLE = "TURNWISE_TOKEN"
+
+
+class BearerAuth(httpx.Auth):
+    """Sends the token; a token file is read again when the server refuses, for a restarted one writes a new token."""
+
+    def __init__(self, token: str | None, token_file: str | Path | None) -> None:
+        """Raises BadToken like :func:`find_token`."""
+        self._given = (token, token_file)
+        self._token = find_token(token, token_file)
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        sent = self._sign(request)
+        response = yield request
+        if response.status_code == 401:
+            try:
+                self._token = find_token(*self._given)
+            except BadToken:
+                return  # the refusal says more
+            if self._token != sent:
+                self._sign(request)
+                yield request
+
+    def _sign(self, request: httpx.Request) -> str | None:
+        if self._token is not None:
+            request.headers["authorization"] = f"Bearer {self._token}"
+        return self._token
 
 
 def find_token(token: str | None, token_file: str | Path | None) -> str | None:
