@@ -62,6 +62,10 @@ class Renderer:
         ids = self._join(pieces, messages)
         return ids[1:] if last_action_id == self.stop_ids[0] else ids
 
+    def action_ids(self, text: str) -> tuple[int, ...]:
+        """The token ids of a demonstrated action, stop token included. (What a policy sampled is never encoded.)"""
+        return (*self._encode_content(text), self.stop_ids[0])
+
     def decode(self, action_ids: Sequence[int]) -> str:
         """The text of an action, without its stop token."""
         ids = list(action_ids)
@@ -103,7 +107,11 @@ class Renderer:
         """Delimiters are encoded with their special tokens, contents as plain text: nobody can fake a delimiter."""
         ids: list[int] = []
         for position, piece in enumerate(pieces):
-            ids += self._encode_content(messages[int(piece)].content) if position % 2 else self._encode(piece, special=True)
+            ids += (
+                self._encode_content(messages[int(piece)].content)
+                if position % 2
+                else self._encode(piece, special=True)
+            )
         return tuple(ids)
 
     def _encode(self, text: str, *, special: bool) -> list[int]:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from turnwise_agent.actions import parse_action
-from turnwise_agent.branching import BranchRound, BranchRule, PathState
+from turnwise_agent.branching import BranchRound, BranchRule, LivePath
 from turnwise_agent.client import Session, TurnwiseClient
 from turnwise_agent.engines.base import Engine, Sampling
 from turnwise_agent.errors import EnvFailed, RolloutError
 from turnwise_agent.renderer import Renderer
 from turnwise_agent.trajectory import Episode, Group, StopReason, Turn
-from turnwise_envs.types import EnvSpec, JsonObject, Observation, StepInfo
+from turnwise_envs.types import EnvSpec, JsonObject, Observation, StepInfo, Task
 
 T = TypeVar("T")
 
@@ -168,7 +168,7 @@ class _GroupRun:
         self.turns: list[Turn] = []
         self.episodes: dict[int, Episode] = {}
         self.sessions: list[Session] = []
-        self.first: Session | None = None
+        self.opened: tuple[Task, Observation] | None = None
         self.dropped = 0
 
     async def independent(self) -> None:
@@ -190,11 +190,11 @@ class _GroupRun:
             live = [path for path in advanced if path is not None]
             state = BranchRound(
                 paths=[
-                    PathState(path.member, path.turns, tuple(path.entropies), path.forked_at)
+                    LivePath(path.member, tuple(path.entropies), path.forked_at)
                     for path in live
-                    if all(turn.index == 0 or not turn.new_context for turn in self._turns_of(path))
+                    if path.turns and not self._replaced(path)
                 ],
-                slots=size - started,
+                free=size - started,
                 rng=rng,
             )
             by_member = {path.member: path for path in live}
@@ -208,7 +208,8 @@ class _GroupRun:
     def group(self) -> Group:
         """What was drawn. Turns are numbered by member and time, whatever order they were finished in; turns of lost
         episodes are left out."""
-        assert self.first is not None
+        assert self.opened is not None
+        task, initial = self.opened
         order: dict[int, int] = {}
         for member in sorted(self.episodes):
             for turn in self._path_to(self.episodes[member].leaf):
@@ -218,10 +219,10 @@ class _GroupRun:
             for old, new in order.items()
         ]
         return Group(
-            task=self.first.task,
+            task=task,
             seed=self.draw.env_seed,
             options=self.draw.options,
-            initial=self.first.initial,
+            initial=initial,
             turns=tuple(turns),
             episodes=tuple(
                 replace(self.episodes[member], leaf=order[self.episodes[member].leaf])
@@ -245,7 +246,7 @@ class _GroupRun:
             self.owner.spec.id, split=draw.split, index=draw.index, seed=draw.env_seed, options=draw.options
         )
         self.sessions.append(session)
-        self.first = self.first or session
+        self.opened = self.opened or (session.task, session.observation)
         return _Path(member, attempt, session, [_Mark(None, None, session.observation, 0, None)])
 
     async def _fork(self, parent: _Path, at_turn: int, member: int) -> _Path | None:
@@ -365,9 +366,8 @@ class _GroupRun:
                 f"{self.draw.index}; see the server's log"
             )
 
-    def _turns_of(self, path: _Path) -> list[Turn]:
-        leaf = path.marks[-1].leaf
-        return [] if leaf is None else self._path_to(leaf)
+    def _replaced(self, path: _Path) -> bool:
+        return any(mark.observation.context == "replace" for mark in path.marks[1:])
 
     def _path_to(self, leaf: int) -> list[Turn]:
         path: list[Turn] = []

@@ -124,7 +124,9 @@ def tree_logprobs(
         stores = _joined(stores, fresh)
     hidden_all = torch.cat(hidden_parts)
     # The token before an action token predicts it: in the chain itself, or the parent's last.
-    order = sorted((u, _predictor(chain, offset), chain.tokens[offset]) for chain in chains for offset, u in chain.actions)
+    order = sorted(
+        (u, _predictor(chain, offset), chain.tokens[offset]) for chain in chains for offset, u in chain.actions
+    )
     predictors = torch.tensor([predictor for _, predictor, _ in order], device=device)
     targets = torch.tensor([token for _, _, token in order], device=device)
     logps = (backbone.logits(hidden_all[predictors]) / temperature).log_softmax(-1)

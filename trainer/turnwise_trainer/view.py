@@ -124,4 +124,5 @@ class BatchView:
 
     def row_means(self, values_K: Floats) -> Floats:
         """[K] -> [S]: mean over the tokens of each row (rows always have at least one token)."""
-        return np.bincount(self.row_K, weights=values_K, minlength=self.rows) / self.tokens_S
+        sums: Floats = np.bincount(self.row_K, weights=values_K, minlength=self.rows)
+        return sums / self.tokens_S
