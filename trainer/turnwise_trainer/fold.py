@@ -103,7 +103,7 @@ class Folded:
         Everything goes to the device and the float type of ``logp_U``.
         """
 
-        def floats(values: Floats) -> Tensor:
+        def floats(values: Floats | Ints) -> Tensor:
             return torch.as_tensor(values, dtype=logp_U.dtype, device=logp_U.device)
 
         return LossInputs(
@@ -112,12 +112,13 @@ class Folded:
             positive_U=floats(self.positive_U),
             negative_U=floats(self.negative_U),
             weight_U=floats(self.weight_U),
-            share_U=floats(self.view.leaves_U / self.copies),
+            leaves_U=floats(self.view.leaves_U),
             entropy_U=entropy_U,
             ref_logp_U=None if ref_logp_U is None else ref_logp_U.to(logp_U),
             flat_NL=torch.as_tensor(self.flat_NL, device=logp_U.device),
             advantage_NL=floats(self._padded(self.advantage_K, 0)),
             weight_NL=floats(self._padded(self.weight_K, 0)),
+            copies=self.copies,
         )
 
     def _sum_copies(self, values_K: Floats) -> Floats:

@@ -47,11 +47,12 @@ class LossInputs:
         old_logp_U: policy at the start of the update.
         positive_U, negative_U: sums over the copies of w max(A, 0) and w min(A, 0).
         weight_U: sum over the copies of w.
-        share_U: copies of the token divided by all copies in the mini-batch; sums to 1 over the mini-batch.
+        leaves_U: number of copies.
         entropy_U: entropy of the current policy, when the objective needs it.
         ref_logp_U: reference policy, when the objective needs it.
         flat_NL: [N, L] index of each episode's tokens into U, -1 after its end; for sequence-level losses.
         advantage_NL, weight_NL: [N, L] A and w of each copy, 0 after the end.
+        copies: number of copies in the whole mini-batch, of which this may be a part.
     """
 
     logp_U: Tensor
@@ -59,12 +60,13 @@ class LossInputs:
     positive_U: Tensor
     negative_U: Tensor
     weight_U: Tensor
-    share_U: Tensor
+    leaves_U: Tensor
     entropy_U: Tensor | None
     ref_logp_U: Tensor | None
     flat_NL: Tensor
     advantage_NL: Tensor
     weight_NL: Tensor
+    copies: int
 
     @property
     def ratio_U(self) -> Tensor:
@@ -73,7 +75,11 @@ class LossInputs:
 
     def mean(self, values_U: Tensor) -> Tensor:
         """This part's contribution to the mean over all copies in the mini-batch, without gradient: add the parts."""
-        return (values_U.detach() * self.share_U).sum()
+        return (values_U.detach() * self.leaves_U).sum() / self.copies
+
+    def fraction(self, mask_NL: Tensor) -> Tensor:
+        """This part's contribution to the share of copies where ``mask_NL`` (False after an episode's end) is True."""
+        return mask_NL.sum() / self.copies
 
 
 @dataclass(frozen=True)

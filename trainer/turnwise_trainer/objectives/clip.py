@@ -25,8 +25,9 @@ def clip(inputs: LossInputs, settings: Clip) -> LossTerm:
     ratio_U = inputs.ratio_U
     up_U = ratio_U.clamp(max=1.0 + settings.eps_high)
     down_U = ratio_U.clamp(min=1.0 - settings.eps_low, max=settings.dual_clip)
-    inactive_U = ((inputs.positive_U > 0) & (ratio_U > up_U)) | ((inputs.negative_U < 0) & (ratio_U != down_U))
+    above_NL = (inputs.advantage_NL > 0) & (ratio_U > up_U)[inputs.flat_NL]
+    below_NL = (inputs.advantage_NL < 0) & (ratio_U != down_U)[inputs.flat_NL]
     return LossTerm(
         -(up_U * inputs.positive_U + down_U * inputs.negative_U),
-        {"policy/clip_fraction": inputs.mean(inactive_U.to(ratio_U))},
+        {"policy/clip_fraction": inputs.fraction(above_NL | below_NL)},
     )

@@ -1,0 +1,103 @@
+"""Groups built by hand for tests of the trainer: forests of turns without an environment or a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from turnwise_agent.trajectory import Episode, Group, StopReason, Turn
+from turnwise_envs.types import Action, Observation, StepInfo, Task
+
+
+@dataclass
+class GroupBuilder:
+    """Grow a forest: ``t = b.turn(None, [0.2, 0.3]); b.episode(t, outcome=1.0)``."""
+
+    index: int = 0
+    turns: list[Turn] = field(default_factory=list)
+    episodes: list[Episode] = field(default_factory=list)
+
+    def turn(self, parent: int | None, entropies: Sequence[float], reward: float = 0.0) -> int:
+        """A turn with one action token per entropy; returns its id."""
+        count, number = len(entropies), len(self.turns)
+        self.turns.append(
+            Turn(
+                id=number,
+                parent=parent,
+                index=0 if parent is None else self.turns[parent].index + 1,
+                new_context=parent is None,
+                prompt_ids=(1,),
+                action_ids=tuple(range(2, 2 + count)),
+                logprobs=tuple(-0.5 - 0.01 * position for position in range(count)),
+                entropies=tuple(entropies),
+                top_entropies=tuple(entropies),
+                versions=(0,) * count,
+                action=Action(text="go"),
+                observation=Observation.say("you go"),
+                reward=reward,
+                terminated=False,
+                truncated=False,
+                info=StepInfo(),
+                log_hash=f"{self.index}-{number}",
+            )
+        )
+        return number
+
+    def episode(self, leaf: int, outcome: float = 0.0) -> None:
+        """The path to ``leaf``; ``outcome`` is its final reward."""
+        self.episodes.append(
+            Episode(
+                member=len(self.episodes),
+                leaf=leaf,
+                stop=StopReason.TERMINATED,
+                final_reward=outcome,
+                final_info=StepInfo(),
+                log_hash=f"{self.index}-{leaf}-{len(self.episodes)}",
+            )
+        )
+
+    def build(self) -> Group:
+        task = Task(env="toy", split="train", index=self.index, id=f"toy/train/{self.index}", instruction="go")
+        start = Observation.say("start")
+        return Group(task=task, seed=0, options={}, initial=start, turns=self.turns, episodes=self.episodes)
+
+
+def flat_group(outcomes: Sequence[float], turns: int = 1, tokens: int = 1, index: int = 0) -> Group:
+    """Independent episodes of equal length with these outcomes."""
+    builder = GroupBuilder(index)
+    for outcome in outcomes:
+        leaf: int | None = None
+        for _ in range(turns):
+            leaf = builder.turn(leaf, [0.5] * tokens)
+        assert leaf is not None
+        builder.episode(leaf, outcome)
+    return builder.build()
+
+
+def random_group(rng: np.random.Generator, index: int = 0, members: int = 5) -> Group:
+    """A random forest: each episode starts afresh or branches off a turn of an earlier one, and gets a random outcome."""
+    builder = GroupBuilder(index)
+    for _ in range(members):
+        leaf: int | None = None
+        if builder.turns and rng.random() < 0.6:
+            leaf = int(rng.integers(len(builder.turns)))
+        for _ in range(int(rng.integers(1, 4))):
+            entropies = rng.uniform(0.0, 2.0, size=int(rng.integers(1, 4)))
+            leaf = builder.turn(leaf, [float(value) for value in entropies], reward=float(rng.normal()))
+        assert leaf is not None
+        builder.episode(leaf, float(rng.integers(0, 2)))
+    return builder.build()
+
+
+def unshared(group: Group) -> Group:
+    """The same episodes with every shared turn copied for each of them."""
+    builder = GroupBuilder(group.task.index)
+    for episode in group.episodes:
+        leaf: int | None = None
+        for turn in group.path(episode):
+            leaf = builder.turn(leaf, turn.entropies, turn.reward)
+        assert leaf is not None
+        builder.episode(leaf, episode.final_reward)
+    return builder.build()
