@@ -20,7 +20,8 @@ def canonical(value: Any) -> bytes:
     Raises:
         ValueError: the value has a lone surrogate, an integer beyond 2^53, NaN, or is not JSON.
     """
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    # Not mode="json": that would turn NaN into null instead of letting it be refused.
+    plain = value.model_dump() if isinstance(value, BaseModel) else value
     try:
         return rfc8785.dumps(plain)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
@@ -37,7 +38,7 @@ def initial_hash(
         "task id": task_id,
         "seed": seed,
         "options": options,
-        "observation": observation.model_dump(mode="json"),
+        "observation": observation.model_dump(),
     }
     return hashlib.sha256(canonical(head)).hexdigest()
 
@@ -45,7 +46,7 @@ def initial_hash(
 def next_hash(previous: str, action: Action | None, result: StepResult) -> str:
     """h_k from h_{k-1}; ``action`` is None for a finish."""
     link = {
-        "action": None if action is None else action.model_dump(mode="json"),
-        **result.model_dump(mode="json"),
+        "action": None if action is None else action.model_dump(),
+        **result.model_dump(),
     }
     return hashlib.sha256(previous.encode("ascii") + canonical(link)).hexdigest()

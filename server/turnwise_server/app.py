@@ -21,7 +21,7 @@ from turnwise_envs.environment import Environment
 from turnwise_envs.wire import CreateRequest, FinishRequest, ForkRequest, Problem, StepRequest
 from turnwise_server.auth import Token, Tokens
 from turnwise_server.gate import Gate
-from turnwise_server.problems import on_http_error, on_invalid_query, on_refusal
+from turnwise_server.problems import PROBLEM_JSON, on_http_error, on_invalid_query, on_refusal
 from turnwise_server.refusal import Refusal
 from turnwise_server.routes import router
 from turnwise_server.settings import Settings
@@ -118,6 +118,11 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         )
         components = document.setdefault("components", {})
         components["schemas"] = {**schemas["$defs"], **components.get("schemas", {})}
+        for operation in (operation for methods in document["paths"].values() for operation in methods.values()):
+            if PROBLEM_JSON not in operation["responses"].get("422", {"content": PROBLEM_JSON})["content"]:
+                del operation["responses"]["422"]  # FastAPI's guess for a path parameter; any text is a valid one
+        for unused in ("HTTPValidationError", "ValidationError"):
+            components["schemas"].pop(unused, None)
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}, {}]
         app.openapi_schema = document

@@ -16,6 +16,8 @@ from turnwise_envs.wire import PROBLEM_URN, PROBLEMS, Problem
 from turnwise_server.refusal import Refusal
 
 PROBLEM_JSON = "application/problem+json"
+#: Characters of a detail; a schema violation would otherwise quote a whole body back.
+MAX_DETAIL = 500
 #: What any call under /v1 can be refused with.
 EVERYWHERE = ("unauthorized", "forbidden")
 
@@ -25,11 +27,12 @@ def problem_response(
 ) -> Response:
     """An answer of this problem type; ``about:blank`` stands for "just what the status says"."""
     known = problem in PROBLEMS
+    line = " ".join(detail.split())
     body = Problem(
         type=PROBLEM_URN + problem if known else problem,
         title=problem.replace("-", " ").capitalize() if known else HTTPStatus(status).phrase,
         status=status,
-        detail=detail,
+        detail=line if len(line) <= MAX_DETAIL else line[: MAX_DETAIL - 1] + "…",
         instance=instance,
         retry_after=retry_after,
     )
