@@ -27,7 +27,7 @@ class Scene:
     expert_turns: int
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def scene(split: Split, index: int) -> Scene:
     """The scene of task ``index`` of ``split``."""
     family = Dice("household", split, index).pick(tuple(FAMILIES))

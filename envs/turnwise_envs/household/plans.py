@@ -64,6 +64,7 @@ def _all_plans(room: str) -> tuple[FloorPlan, ...]:
     return tuple(found.values())
 
 
+@cache
 def is_held_out(obj: str, receptacle: str) -> bool:
     """Whether only ``valid_unseen`` shows this pair. An object or a place with few partners keeps all of them."""
     return (

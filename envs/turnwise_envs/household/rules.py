@@ -37,17 +37,17 @@ class Rule:
     def pattern(self) -> re.Pattern[str]:
         return re.compile(self.template.replace("{}", "(.+)"))
 
-    def phrase(self, world: World, arguments: Arguments) -> str:
-        """The command's text: ``take mug 1 from desk 2``."""
-        return self.template.format(
-            *[world.names[kind][number] for kind, number in zip(self.kinds, arguments, strict=True)]
-        )
+    def command(self, world: World, arguments: Arguments) -> Command:
+        """This rule with its arguments filled in."""
+        names = [world.names[kind][number] for kind, number in zip(self.kinds, arguments, strict=True)]
+        return Command(self.template.format(*names), self, arguments)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A rule with its arguments filled in."""
+    """A rule with its arguments filled in: ``take mug 1 from desk 2``."""
 
+    text: str
     rule: Rule
     arguments: Arguments
 
@@ -62,12 +62,12 @@ def commands(world: World, state: State) -> dict[str, Command]:
     """Everything that can be done in ``state``, by its text."""
     found: dict[str, Command] = {}
     for rule in RULES:
-        spoken = world.spoken[rule]
+        known = world.commands[rule]
         for arguments in rule.applies(world, state):
-            phrase = spoken.get(arguments)
-            if phrase is None:
-                phrase = spoken[arguments] = rule.phrase(world, arguments)
-            found[phrase] = Command(rule, arguments)
+            command = known.get(arguments)
+            if command is None:
+                command = known[arguments] = rule.command(world, arguments)
+            found[command.text] = command
     return found
 
 

@@ -51,12 +51,10 @@ def view(world: World, state: State, r: int) -> str:
     name = world.receptacles[r]
     if world.is_shut(state, r):
         return f"The {name} is closed."
-    inside = listing([world.objects[o] for o in world.contents(state, r)])
-    return (
-        f"The {name} is open. In it, you see {inside}."
-        if world.openable >> r & 1
-        else (f"On the {name}, you see {inside}.")
-    )
+    inside = listing(world.objects[o] for o in world.contents(state, r))
+    if world.openable >> r & 1:
+        return f"The {name} is open. In it, you see {inside}."
+    return f"On the {name}, you see {inside}."
 
 
 def look(world: World, state: State) -> str:

@@ -7,12 +7,14 @@ Every receptacle is a place of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from turnwise_envs.household.tables import LAMPS, OPENABLE, Family
+
+if TYPE_CHECKING:
+    from turnwise_envs.household.rules import Command, Rule
 
 Kind = Literal["object", "receptacle"]
 
@@ -102,8 +104,8 @@ class World:
         return {kind: {name: i for i, name in enumerate(names)} for kind, names in self.names.items()}
 
     @cached_property
-    def spoken(self) -> defaultdict[Hashable, dict[tuple[int, ...], str]]:
-        """Texts of commands that were spelled out before, by rule and arguments: a cache that ``rules`` fills."""
+    def commands(self) -> defaultdict[Rule, dict[tuple[int, ...], Command]]:
+        """Commands that were spelled out before, by rule and arguments: the memory of ``rules.commands``."""
         return defaultdict(dict)
 
     @property
