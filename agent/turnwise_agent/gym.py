@@ -75,7 +75,8 @@ class RemoteEnv(gymnasium.Env[str, str]):
         AgentError: no such environment or split, or one that wants tool calls; the server cannot be reached.
     """
 
-    metadata = {"render_modes": ["ansi"]}
+    # Gymnasium warns without a frame rate, even where there are no frames.
+    metadata = {"render_modes": ["ansi"], "render_fps": 1}
 
     def __init__(
         self,

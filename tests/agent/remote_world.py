@@ -147,15 +147,19 @@ def _everything():
 
 
 class Served:
-    """A server process on a port of its own; ``kill`` is SIGKILL, and ``start`` starts it again on the same port."""
+    """A server process on a port of its own; ``kill`` is SIGKILL, and ``start`` starts it again on the same port.
 
-    def __init__(self, home: Path, *envs: str) -> None:
+    With ``forgets``, every start finds an empty state directory, so whatever a server stores there is gone.
+    """
+
+    def __init__(self, home: Path, *envs: str, forgets: bool = False) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._home = home
         self._envs = envs
+        self._forgets = forgets
         self._process: subprocess.Popen[str] | None = None
         self._runs = 0
 
@@ -165,7 +169,7 @@ class Served:
         self._process = subprocess.Popen(
             [turnwise, "serve", *(f"remote_world:{env}" for env in self._envs), "--port", str(self.port)],
             cwd=HERE,
-            env={**os.environ, "XDG_STATE_HOME": str(self._home / str(self._runs))},
+            env={**os.environ, "XDG_STATE_HOME": str(self._state)},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -176,7 +180,11 @@ class Served:
     @property
     def token_file(self) -> Path:
         """Where this run's trainer token is."""
-        return self._home / str(self._runs) / "turnwise" / f"tokens-{self.port}.jsonl"
+        return self._state / "turnwise" / f"tokens-{self.port}.jsonl"
+
+    @property
+    def _state(self) -> Path:
+        return self._home / (f"run-{self._runs}" if self._forgets else "state")
 
     def kill(self) -> None:
         """End it without a chance to say goodbye."""
@@ -187,8 +195,8 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(home: Path, *envs: str) -> Iterator[Served]:
-    server = Served(home, *envs)
+def served(home: Path, *envs: str, forgets: bool = False) -> Iterator[Served]:
+    server = Served(home, *envs, forgets=forgets)
     server.start()
     try:
         yield server

@@ -177,7 +177,7 @@ async def test_an_answer_that_is_none():
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8000", "ftp://x", "", "http://", "http://x:port"])
 def test_an_address_that_is_none(address):
-    with pytest.raises(AgentError, match="address|URL"):
+    with pytest.raises(AgentError, match=r"address|URL"):
         TurnwiseClient(address)
 
 
@@ -230,9 +230,7 @@ class TestTokens:
             seen.append(request.headers["authorization"])
             return ok() if seen[-1] == "Bearer new" else problem("unauthorized", 401, "unknown token")
 
-        async with TurnwiseClient(
-            "http://maze.test", token_file=file, transport=httpx.MockTransport(handle)
-        ) as client:
+        async with TurnwiseClient("http://maze.test", token_file=file, transport=httpx.MockTransport(handle)) as client:
             with pytest.raises(errors.Unauthorized, match=r"unknown token \(unauthorized\)\. Pass token="):
                 await client.envs()
             file.write_text('{"token": "new"}')
