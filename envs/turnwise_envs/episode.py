@@ -52,8 +52,10 @@ class LiveEpisode:
             if not isinstance(observation, Observation):
                 raise TypeError(f"reset returned {type(observation).__name__}, not an Observation")
             head = initial_hash(task.env, env_class.spec.version, task.id, seed, options, observation)
-        except Exception as error:
+        except BaseException as error:
             await env.close()
+            if not isinstance(error, Exception):
+                raise  # cancelled: a reset that hangs is given up from outside
             raise EnvironmentFault(f"reset of {task.id} failed: {type(error).__name__}: {error}") from error
         return cls(env, task, seed, options, observation, head)
 

@@ -63,6 +63,13 @@ async def test_a_hanging_step_is_cut_off_twice(serve, refusal):
     assert (await api.get(sid)).json()["status"] == "failed"
 
 
+async def test_a_hanging_reset_is_cut_off_and_closed(serve, refusal):
+    api = await serve(step_timeout=0.3)
+    before = Slow.alive
+    refusal(await api.create("slow", index=99), "env-failed")
+    assert Slow.alive == before
+
+
 async def test_a_liar_cannot_be_rebuilt(api, refusal):
     sid = await api.open("liar")
     await api.step(sid, 0, "x")

@@ -89,19 +89,26 @@ class Guess(Environment):
 
 
 class Slow(Environment):
-    """Every step takes 0.2 s; the text ``hang`` never returns. ``steps`` counts the starts."""
+    """Every step takes 0.2 s; the text ``hang`` never returns, nor does the reset of 99. Counts its life."""
 
     spec = _spec("slow")
     tasks = _tasks(spec)
+    alive: ClassVar[int] = 0
     steps: ClassVar[Counter] = Counter()
 
     async def reset(self, task: Task, seed: int, options) -> Observation:
+        type(self).alive += 1
+        if task.index == 99:
+            await asyncio.sleep(3600)
         return Observation.say("wait")
 
     async def step(self, action: Action) -> StepResult:
         type(self).steps[action.text] += 1
         await asyncio.sleep(3600 if action.text == "hang" else 0.2)
         return StepResult(observation=Observation.say(f"slept, {action.text}"), reward=0.25)
+
+    async def close(self) -> None:
+        type(self).alive -= 1
 
 
 class Crashing(Environment):
