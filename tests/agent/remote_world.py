@@ -147,7 +147,7 @@ def _everything():
 
 
 class Served:
-    """A server process on a port of its own; ``kill`` is SIGKILL, and ``start`` starts it again on the same port.
+    """A server process of classes in this module or installed ids, on a port of its own. ``kill`` is SIGKILL, and ``start`` starts it again on the same port.
 
     With ``forgets``, every start finds an empty state directory, so whatever a server stores there is gone.
     """
@@ -158,7 +158,7 @@ class Served:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._home = home
-        self._envs = envs
+        self._envs = [f"remote_world:{env}" if env[0].isupper() else env for env in envs]
         self._forgets = forgets
         self._process: subprocess.Popen[str] | None = None
         self._runs = 0
@@ -167,7 +167,7 @@ class Served:
         self._runs += 1
         turnwise = Path(sys.executable).with_name("turnwise")
         self._process = subprocess.Popen(
-            [turnwise, "serve", *(f"remote_world:{env}" for env in self._envs), "--port", str(self.port)],
+            [turnwise, "serve", *self._envs, "--port", str(self.port)],
             cwd=HERE,
             env={**os.environ, "XDG_STATE_HOME": str(self._state)},
             stdout=subprocess.PIPE,
