@@ -2,6 +2,7 @@
 
 import pytest
 
+from turnwise_envs.household.expert import expert_command
 from turnwise_envs.household.rules import commands, is_understood
 from turnwise_envs.household.tables import FAMILIES
 from turnwise_envs.household.text import opening
@@ -272,3 +273,23 @@ def test_goal_light_needs_lamp_hand_and_place() -> None:
     assert not play.solved  # away from the lamp
     play("go to countertop 2")
     assert play.solved
+
+
+def test_the_expert_does_not_waver_between_two_places() -> None:
+    """One apple on each countertop: it must bring them together and not walk to and fro."""
+    play = play_for("pick_two_obj_and_place", "apple", "countertop")
+    play("go to countertop 1", "go to fridge 1", "open fridge 1", "take apple 2 from fridge 1")
+    play("go to countertop 2", "move apple 2 to countertop 2")
+    for _ in ("take", "go"):
+        play(expert_command(play.world, play.state))
+    assert not play.solved
+    play(expert_command(play.world, play.state))
+    assert play.solved
+
+
+def test_the_expert_puts_down_what_is_in_the_way() -> None:
+    play = play_for("pick_and_place_simple", "mug", "fridge")
+    play("go to countertop 1", "take knife 1 from countertop 1", "go to toaster 1")
+    assert expert_command(play.world, play.state) == "go to countertop 1"
+    play("go to countertop 1")
+    assert expert_command(play.world, play.state) == "move knife 1 to countertop 1"
