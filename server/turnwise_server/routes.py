@@ -58,6 +58,20 @@ class TaskQuery(Window):
     split: str = "train"
 
 
+# Routes are tried in order: the hot one comes first.
+@router.post(
+    "/sessions/{session_id}/step",
+    response_model=StepView,
+    responses=refusals("turn-conflict", "turn-ahead", "session-done", "env-failed", *GONE, *BODY),
+    openapi_extra=json_body(StepRequest),
+)
+async def step(request: Request, session_id: str) -> Response:
+    """Take turn ``turn``, once: sent again, it answers with what happened."""
+    session = _session(request, session_id)
+    body = await read(request, StepRequest, _max_body(request))
+    return answer(await session.submit(Intent.step(body.turn, body.action)))
+
+
 @router.get("/envs", response_model=EnvPage, responses=refusals())
 async def list_envs(request: Request) -> Response:
     """The environments served here."""
@@ -133,19 +147,6 @@ async def list_sessions(request: Request, query: Annotated[SessionQuery, Query()
 async def get_session(request: Request, session_id: str) -> Response:
     """A session at its current turn."""
     return answer(_session(request, session_id).view())
-
-
-@router.post(
-    "/sessions/{session_id}/step",
-    response_model=StepView,
-    responses=refusals("turn-conflict", "turn-ahead", "session-done", "env-failed", *GONE, *BODY),
-    openapi_extra=json_body(StepRequest),
-)
-async def step(request: Request, session_id: str) -> Response:
-    """Take turn ``turn``, once: sent again, it answers with what happened."""
-    session = _session(request, session_id)
-    body = await read(request, StepRequest, _max_body(request))
-    return answer(await session.submit(Intent.step(body.turn, body.action)))
 
 
 @router.post(
