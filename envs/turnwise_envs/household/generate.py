@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
 
 from turnwise_envs.household.dice import Dice
 from turnwise_envs.household.expert import expert_turns
@@ -31,12 +30,13 @@ class Scene:
 def scene(split: Split, index: int) -> Scene:
     """The scene of task ``index`` of ``split``."""
     family = Dice("household", split, index).pick(tuple(FAMILIES))
-    for attempt in count():
+    attempt = 0
+    while True:
         world = _draw(split, index, family, Dice("household", split, index, attempt))
         turns = expert_turns(world, MAX_EXPERT_TURNS) if world else None
         if world and turns:
             return Scene(world, turns)
-    raise AssertionError("count() has no end")
+        attempt += 1
 
 
 def _draw(split: Split, index: int, family_name: str, dice: Dice) -> World | None:
