@@ -36,9 +36,10 @@ def load(env_id: str) -> type[Environment]:
     for point in entry_points(group=ENTRY_POINT_GROUP):
         if point.name == env_id:
             try:
-                return _checked(env_id, point.load())
+                found = point.load()
             except Exception as error:  # whatever a plug-in does when it is imported, it is this plug-in's fault
                 raise _unimportable(env_id, error) from error
+            return _checked(env_id, found)
     known = ", ".join(installed()) or "none"
     raise UnknownEnvironment(
         f"no environment {env_id!r}; installed: {known}. A class that is not installed is named module:Class"

@@ -69,7 +69,14 @@ def _table(rows: list[type[Environment] | tuple[str, str]]) -> Table:
             table.add_row(Text(row[0]), "", "", "", "", Text(row[1], style="red"))
         else:
             spec = row.spec
-            cells = (spec.id, spec.version, _splits(spec), str(spec.max_turns), spec.action_format, spec.description)
+            cells = (
+                spec.id,
+                spec.version,
+                _splits(spec, "\n"),
+                str(spec.max_turns),
+                spec.action_format,
+                spec.description,
+            )
             table.add_row(*map(Text, cells))
     return table
 
@@ -94,8 +101,8 @@ def _show_one(spec: EnvSpec, task: Task | None, write: Callable[[str], None]) ->
         write(task.instruction)
 
 
-def _splits(spec: EnvSpec) -> str:
-    return ", ".join(f"{split.name} {'∞' if split.size is None else split.size}" for split in spec.splits)
+def _splits(spec: EnvSpec, separator: str = ", ") -> str:
+    return separator.join(f"{split.name} {'∞' if split.size is None else split.size}" for split in spec.splits)
 
 
 def _plain(model: EnvSpec | Task) -> dict[str, Any]:

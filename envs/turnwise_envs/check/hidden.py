@@ -1,0 +1,103 @@
+"""The canary: a marker planted in every Reference must never come out of an episode."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from turnwise_envs.check.policy import MAX_RECORDED_TURNS, Player
+from turnwise_envs.check.subject import Failure, Subject
+from turnwise_envs.check.trace import record
+from turnwise_envs.environment import TaskSet
+from turnwise_envs.episode import LiveEpisode
+from turnwise_envs.errors import EnvironmentFault
+from turnwise_envs.types import Action, Reference, Task
+
+Plant = Callable[[Reference, str], Reference]
+
+
+async def canary(subject: Subject) -> None:
+    """Plants as much as the environment survives: a marked string may be no key of its data any more."""
+    marker = f"canary{secrets.token_hex(8)}"
+    for plant in (_everywhere, _in_answers, _beside):
+        with _planted(subject.env_class.tasks, plant, marker):
+            try:
+                await _search(subject, marker)
+            except EnvironmentFault:
+                continue
+            return
+
+
+async def _search(subject: Subject, marker: str) -> None:
+    starts = subject.starts()
+    for number, (split, index, seed) in enumerate([*starts, starts[0]]):
+        # The extra one is ended at once: a message about the score is an observation too.
+        limit = 0 if number == len(starts) else MAX_RECORDED_TURNS
+        player = _Uninformed(subject.rng(f"canary {number}"), limit=limit)
+        trace = await record(subject.env_class, split, index, seed, player)
+        task = subject.env_class.tasks.get(split, index)
+        if marker in task.model_dump_json():
+            raise Failure(
+                f"the Reference is privileged, but a marker planted in it came out in the Task {task.id}; "
+                "build the public Task without it."
+            )
+        for position, link in enumerate(trace.links):
+            if marker.encode() in link:
+                where = "the first observation" if position == 0 else f"turn {position - 1}"
+                raise Failure(
+                    "the Reference is privileged and must not reach the policy, but a marker planted in it came out at "
+                    f"{trace.where} in {where}; use it to score only, also after the last turn."
+                )
+
+
+class _Uninformed(Player):
+    """Never asks the expert, who may know the answers and would say the marker himself."""
+
+    def _known(self, episode: LiveEpisode) -> Action | None:
+        admissible = episode.observation.admissible_actions
+        return Action(text=self._rng.choice(admissible)) if admissible else None
+
+
+@contextlib.contextmanager
+def _planted(tasks: TaskSet, plant: Plant, marker: str) -> Iterator[None]:
+    """Replaces ``reference`` on the task set itself, however the environment comes by it."""
+    original = tasks.reference
+
+    def reference(task: Task) -> Reference:
+        return plant(original(task), marker)
+
+    tasks.reference = reference  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del tasks.reference  # uncovers the class's method again
+
+
+def _everywhere(reference: Reference, marker: str) -> Reference:
+    return Reference(
+        answers=[f"{answer} {marker}" for answer in reference.answers] or [marker],
+        data={**_marked(reference.data, marker), marker: marker},
+    )
+
+
+def _in_answers(reference: Reference, marker: str) -> Reference:
+    return Reference(
+        answers=[f"{answer} {marker}" for answer in reference.answers] or [marker],
+        data={**reference.data, marker: marker},
+    )
+
+
+def _beside(reference: Reference, marker: str) -> Reference:
+    return Reference(answers=[*reference.answers, marker], data={**reference.data, marker: marker})
+
+
+def _marked(value: Any, marker: str) -> Any:
+    if isinstance(value, str):
+        return f"{value} {marker}"
+    if isinstance(value, dict):
+        return {key: _marked(item, marker) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_marked(item, marker) for item in value]
+    return value

@@ -1,0 +1,37 @@
+"""``turnwise check-env``: does an environment keep the contract?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from turnwise_envs.check import check_env
+
+app = typer.Typer()
+
+
+@app.command()
+def check(
+    env: Annotated[str, typer.Argument(help="An id (see `turnwise envs`), or module:Class of the current directory.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play and to replay in every way.")] = 3,
+    seed: Annotated[int, typer.Option(help="Drives the choice of tasks and actions.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
+) -> None:
+    """Check that an environment keeps the contract; exit code 1 if it does not.
+
+    \b
+    Example:
+      turnwise check-env household
+      turnwise check-env examples.guess:Guess --episodes 10
+    """
+    report = check_env(env, episodes=episodes, seed=seed)
+    if as_json:
+        typer.echo(json.dumps({"ok": report.ok, **dataclasses.asdict(report)}, indent=2, ensure_ascii=False))
+    else:
+        Console().print(report)
+    if not report.ok:
+        raise typer.Exit(1)

@@ -1,0 +1,13 @@
+"""Shared by all rooms' tests: how hard hypothesis tries.
+
+``make proof`` sets TURNWISE_PROOF=full; everything else runs fewer examples, the same ones each time.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("reduced", max_examples=25, derandomize=True, **_common)
+settings.register_profile("full", max_examples=500, **_common)
+settings.load_profile("full" if os.environ.get("TURNWISE_PROOF") == "full" else "reduced")
