@@ -67,7 +67,7 @@ class TestGrpo:
         assert_allclose(grpo(view, view.env_reward_S, Grpo()), [half, half, -half, half, -half], atol=1e-5)
 
     def test_equal_outcomes_are_exactly_zero_and_a_single_episode_keeps_its_outcome(self) -> None:
-        view = BatchView.of([flat_group([0.1 + 0.2] * 3), flat_group([0.7], index=1)])
+        view = BatchView.of([flat_group([0.1] * 3), flat_group([0.7], index=1)])
         assert grpo(view, view.env_reward_S, Grpo()).tolist() == [0.0, 0.0, 0.0, 0.7]
 
 
@@ -77,6 +77,10 @@ class TestClip:
         term = clip(inputs, Clip())
         assert_allclose(-5 * term.loss.detach().numpy(), [1.2, -1.5, 0.5, -0.8, 1.1], atol=1e-12)
         assert float(term.metrics["policy/clip_fraction"]) == pytest.approx(2 / 5)
+
+    def test_only_a_bound_that_acts_counts_as_clipped(self) -> None:
+        inputs = inputs_of([0.5, 1.5, 1.5, 0.5, 9.0], [0.5, -0.5, 0.5, -0.5, 0.0])
+        assert float(clip(inputs, Clip()).metrics["policy/clip_fraction"]) == pytest.approx(2 / 5)
 
     def test_clip_higher(self) -> None:
         term = clip(inputs_of([1.5, 1.5, 0.5, 0.5, 1.1], [1, -1, 1, -1, 1]), Clip(eps_high=0.28))

@@ -34,7 +34,13 @@ from turnwise_trainer.settings import Settings
 from turnwise_trainer.slots import Preset, entry, use
 from turnwise_trainer.view import BatchView, Floats
 
-PRESET = Preset(name="rloo", summary="Leave-one-out.", advantage="rloo", loss=use("clip", eps_high=0.28))
+PRESET = Preset(
+    name="rloo",
+    summary="Leave-one-out.",
+    advantage="rloo",
+    loss=use("clip", eps_high=0.28),
+    regularizers=(use("entropy", coefficient=0.5), use("kl", coefficient=0.5)),
+)
 
 
 class Rloo(Settings):
@@ -84,6 +90,13 @@ class TestThirdParty:
         assert_allclose(advantages(said), np.multiply(2.0, WORKED), atol=1e-6)
         spec = ObjectiveSpec.parse(said)
         assert ObjectiveSpec.parse(spec.table()) == spec
+
+    def test_changes_start_from_what_the_preset_says(self, rloo_module: str) -> None:
+        said = {"preset": f"{rloo_module}:PRESET", "regularizers": {"entropy": {}, "kl": {"coefficient": 0.25}}}
+        written = ObjectiveSpec.parse(said).table()
+        assert [item["coefficient"] for item in written["regularizers"]] == [0.5, 0.25]
+        listed = ObjectiveSpec.parse({**said, "regularizers": ["kl"]}).table()
+        assert listed["regularizers"] == [{"name": "kl", "coefficient": 0.001}]
 
     def test_plain_function_by_import_path(self, rloo_module: str) -> None:
         assert_allclose(advantages({"advantage": f"{rloo_module}:unregistered"}), np.negative(WORKED), atol=1e-6)
@@ -203,7 +216,7 @@ class TestChecks:
         assert self.with_advantage(positions).credit(view).advantage_K.tolist() == list(range(12))
 
     def test_statistics_are_over_kept_groups_and_dropped_ones_have_no_advantage(self) -> None:
-        groups = [flat_group([1.0, 1.0]), flat_group([1.0, 0.0], turns=2, index=1)]
+        groups = [flat_group([1.0, 1.0]), flat_group([0.0, 1.0], turns=2, index=1)]
         said = {"preset": "empg", "select": ["varied"]}
         credit = Objective.resolve(said).credit(BatchView.of(groups))
         alone = Objective.resolve(said).credit(BatchView.of(groups[1:]))
