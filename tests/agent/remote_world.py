@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -79,6 +80,13 @@ class LedgerTwo(Ledger):
         return StepResult(observation=Observation.say("All is different now."))
 
 
+class LedgerThree(Ledger):
+    """The same id; only what a finish is worth has changed."""
+
+    async def finish(self, reason: str) -> StepResult:
+        return StepResult(observation=Observation.say("Closed."), reward=-1.0, truncated=True)
+
+
 class Oracle(Ledger):
     """Neither deterministic nor free of effects: its sessions can never be rebuilt."""
 
@@ -95,6 +103,17 @@ class Fragile(Ledger):
     async def step(self, action: Action) -> StepResult:
         if action.text == "boom":
             raise RuntimeError("boom")
+        return await super().step(action)
+
+
+class Slow(Ledger):
+    """Thinks for most of a second before it acts."""
+
+    spec = Ledger.spec.model_copy(update={"id": "slow"})
+    tasks = FunctionTaskSet(spec, lambda split, index: "Patience.")
+
+    async def step(self, action: Action) -> StepResult:
+        await asyncio.sleep(0.8)
         return await super().step(action)
 
 

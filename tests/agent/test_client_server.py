@@ -79,6 +79,16 @@ async def test_tokens(tmp_path):
                 await client.envs()
 
 
+async def test_a_step_slower_than_the_timeout_is_awaited_and_not_repeated(tmp_path):
+    with served(tmp_path, "Slow") as server:
+        async with TurnwiseClient(server.url, timeout=0.3, patience=20) as client:
+            session = await client.create("slow")
+            result = await session.step(says("eight ch"))
+            assert result.observation.text.startswith("8 characters")
+            assert len((await session.history()).steps) == 1
+            assert client.stats.retries >= 1
+
+
 def test_the_synchronous_client(tmp_path):
     with served(tmp_path, "Ledger") as server:
         with SyncClient(server.url, token_file=server.token_file) as client:

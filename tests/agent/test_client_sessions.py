@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 import pytest
-from remote_world import TOKEN, Fragile, InProcess, Ledger, LedgerTwo, Oracle
+from remote_world import TOKEN, Fragile, InProcess, Ledger, LedgerThree, LedgerTwo, Oracle
 
 from turnwise_agent.client import TurnwiseClient
 from turnwise_agent.errors import (
@@ -232,6 +232,14 @@ class TestForgotten:
                 await session.step(says("two"))
             assert session.turn == 1
 
+    async def test_another_score_of_a_finish_is_refused(self, network):
+        async with connect(network) as client, await client.create("ledger") as session:
+            await session.step(says("one"))
+            await session.finish("enough")
+            network.start("one", LedgerThree)
+            with pytest.raises(ReplayMismatch, match=r"replaying 1 actions of ledger/train/0 gave hash"):
+                await session.history()
+
     async def test_what_has_effects_is_never_replayed(self, network):
         async with connect(network) as client, await client.create("oracle") as session:
             await session.step(says("send the mail"))
@@ -264,7 +272,9 @@ class TestSeveralServers:
             assert [session.rebuilds for session in sessions] == [int(host == "one") for host in hosts]
             for index, session in enumerate(sessions):
                 assert session.log_hash == await undisturbed("hello", "still here", index=index, seed=0)
+            retries = client.stats.retries
             assert (await client.create("ledger")).turn == 0
+            assert client.stats.retries == retries  # nobody asks the silent one for now
 
     async def test_all_are_gone(self, network):
         network.start("two", Ledger)
