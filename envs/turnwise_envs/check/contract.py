@@ -167,10 +167,12 @@ async def step(subject: Subject) -> None:
         try:
             trace = await record(subject.env_class, split, index, seed, choose)
         except EnvironmentFault as fault:
-            check = {"known": "step", "guess": "junk", "stop": "finish"}[player.last]
-            raise _failure(
-                fault, f"`step` must answer every action with a StepResult, but the {fault}", check
-            ) from fault
+            contract, check = {
+                "known": ("`step` must answer every action with a StepResult, but the", "step"),
+                "guess": (f"no mistake of the policy may raise, but for {_described(player.action)} the", "junk"),
+                "stop": ("`finish` must score the state as it is at any turn, but the", "finish"),
+            }[player.last]
+            raise _failure(fault, f"{contract} {fault}", check) from fault
         _check_result(kept[0])
         subject.traces.append(trace)
 

@@ -16,7 +16,8 @@ MAX_GUESSED_TURNS = 15
 class Player:
     """Chooses the actions of one episode: an expert's, admissible ones at random, or plausible text and tool calls.
 
-    ``last`` says what it chose: a ``known`` action, a ``guess`` that may be wrong but must not raise, or to ``stop``.
+    ``last`` says what it chose: a ``known`` action, a ``guess`` that may be wrong but must not raise, or to ``stop``;
+    ``action`` is the action.
     """
 
     def __init__(self, rng: random.Random, *, follow_expert: bool = False, limit: int = MAX_RECORDED_TURNS) -> None:
@@ -24,6 +25,7 @@ class Player:
         self._follow_expert = follow_expert
         self._limit = limit
         self.last: Literal["known", "guess", "stop"] = "known"
+        self.action = Action()
 
     def __call__(self, episode: LiveEpisode) -> Action | None:
         action = self._known(episode)
@@ -31,7 +33,8 @@ class Player:
             self.last = "stop"
             return None
         self.last = "guess" if action is None else "known"
-        return action or self._guess(episode)
+        self.action = action or self._guess(episode)
+        return self.action
 
     def _known(self, episode: LiveEpisode) -> Action | None:
         if self._follow_expert or self._rng.random() < 0.3:
