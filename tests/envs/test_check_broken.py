@@ -391,7 +391,7 @@ def test_names_the_fault(env_class: type[Environment], check: str, words: str) -
 
 @pytest.mark.parametrize("env_class", [Walk, Tools, Slow])
 def test_correct_environments_pass(env_class: type[Environment]) -> None:
-    report = check_env(env_class, episodes=3)
+    report = check_env(env_class, episodes=2)
     assert report.ok, str(report)
     assert [finding.check for finding in report.findings] == [check.name for check in CHECKS]
 

@@ -1,5 +1,6 @@
 """``turnwise envs``, ``play`` and ``check-env`` as a user runs them."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -68,14 +69,19 @@ def test_the_end_of_the_input_and_quit_score_the_episode(typed: str) -> None:
     assert "ended after 1 turns: finished:quit" in result.output
 
 
-async def test_hints_are_what_the_expert_does_and_lead_to_the_end() -> None:
+async def _expert_commands() -> list[str]:
     episode = await LiveEpisode.start(registry.load("household"), "train", 0)
-    hints = []
+    commands = []
     while not episode.done:
         expert = episode.env.expert_action()
         assert expert is not None
-        hints.append(expert.text)
+        commands.append(expert.text)
         await episode.step(expert)
+    return commands
+
+
+def test_hints_are_what_the_expert_does_and_lead_to_the_end() -> None:
+    hints = asyncio.run(_expert_commands())
     result = turnwise("play", "household", typed="".join(f":hint\n{hint}\n" for hint in hints))
     assert [line[2:] for line in result.output.splitlines() if line.startswith("> ")][::2] == hints
     assert f"ended after {len(hints)} turns: solved. Total reward 1." in result.output

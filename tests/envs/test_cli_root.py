@@ -1,11 +1,11 @@
 """The root command: lazy, quick, and one clear line for whatever goes wrong."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
-import time
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -13,8 +13,6 @@ import pytest
 from typer.testing import CliRunner
 
 from turnwise_envs import __version__, cli
-
-TURNWISE = [sys.executable, "-c", "from turnwise_envs.cli import app; app()"]
 
 
 @pytest.fixture
@@ -60,14 +58,15 @@ def test_help_lists_every_command_with_its_own_words() -> None:
 
 
 def test_help_is_quick_and_imports_no_command() -> None:
-    """0.3 s is the promise; the shortest of five, since other work may share the machine."""
+    """0.3 s is the promise, on a quiet machine; what other work there is cannot lengthen processor time."""
     code = "import sys; sys.argv = ['turnwise', '--help']\nfrom turnwise_envs.cli import app\n"
     code += "try: app()\nfinally: print(sorted({m.partition('.')[0] for m in sys.modules}), file=sys.stderr)"
     took = []
-    for _ in range(5):
-        begun = time.perf_counter()
+    for _ in range(3):
+        before = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        took.append(time.perf_counter() - begun)
+        after = os.times()
+        took.append(after.children_user - before.children_user + after.children_system - before.children_system)
     for heavy in ("torch", "pydantic", "rich", "fastapi", "turnwise_trainer", "turnwise_server"):
         assert f"'{heavy}'" not in done.stderr
     assert min(took) < 0.3
@@ -184,11 +183,9 @@ def test_the_base_installation_works_without_any_extra(tmp_path: Path) -> None:
     assert "household" in turnwise("envs").stdout
     for command, extra in (("train", "trainer"), ("eval", "trainer"), ("imitate", "trainer"), ("serve", "server")):
         answer = turnwise(command, "--help")
-        if answer.returncode:  # a command may still show its help when it imports lazily
+        if answer.returncode:  # a command that imports late may well show its help
+            assert answer.stderr.endswith(f": pip install 'turnwise[{extra}]'\n"), answer.stderr
             assert answer.stderr.count("\n") == 1
-            assert f"pip install 'turnwise[{extra}]'" in answer.stderr
-    (tmp_path / "run.toml").write_text("")
     answer = turnwise("serve", "household", "--port", "0")
     assert answer.returncode == 1
-    assert answer.stderr.startswith("turnwise serve needs ")
-    assert answer.stderr.endswith(": pip install 'turnwise[server]'\n")
+    assert re.fullmatch(r"turnwise serve needs \w+: pip install 'turnwise\[server\]'\n", answer.stderr)
