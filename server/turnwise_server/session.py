@@ -72,12 +72,13 @@ class Session:
         owner: str,
         episode: LiveEpisode,
         limit: float,
-        now: float,
+        clock: Callable[[], float],
         on_end: Callable[[str], None],
     ) -> None:
         self.id = session_id
         self.owner = owner
-        self.last_used = now
+        self._clock = clock
+        self.last_used = clock()
         self.failed = False
         self._episode = episode
         self._limit = limit
@@ -89,6 +90,10 @@ class Session:
     @property
     def status(self) -> Status:
         return "failed" if self.failed else "done" if self._episode.done else "live"
+
+    def touch(self) -> None:
+        """Somebody asked for this session, or was served just now: its idle time starts anew."""
+        self.last_used = self._clock()
 
     @property
     def busy(self) -> bool:
@@ -149,6 +154,7 @@ class Session:
             branches = await asyncio.gather(
                 *(branch(episode, target, self._limit) for _ in range(count)), return_exceptions=True
             )
+        self.touch()
         episodes = [one for one in branches if isinstance(one, LiveEpisode)]
         faults = [one for one in branches if isinstance(one, BaseException)]
         if not faults:
@@ -217,6 +223,7 @@ class Session:
 
     def _landed(self, task: asyncio.Task[StepView]) -> None:
         self._in_flight = None
+        self.touch()
         if not task.cancelled():
             task.exception()  # whoever still waits gets it; nobody has to
 

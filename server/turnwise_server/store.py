@@ -130,11 +130,10 @@ class SessionStore:
         session = entry.session
         if not caller.may_use(session.owner):
             raise Refusal("not-found", f"no session {session_id!r}")
-        now = self._clock()
-        if self._idle(session, now):
+        if self._idle(session):
             self._bury(session_id, "session-expired")
             return self.get(caller, session_id)
-        session.last_used = now
+        session.touch()
         return session
 
     def delete(self, caller: Caller, session_id: str) -> None:
@@ -157,9 +156,8 @@ class SessionStore:
 
     def sweep(self) -> None:
         """Expire what nobody has asked for in ``idle_timeout`` seconds."""
-        now = self._clock()
         for session in [entry.session for entry in self._entries.values()]:
-            if self._idle(session, now):
+            if self._idle(session):
                 self._bury(session.id, "session-expired")
 
     async def run_sweeper(self) -> None:
@@ -219,7 +217,7 @@ class SessionStore:
         ids = []
         for episode in episodes:
             session_id = f"s_{secrets.token_hex(16)}"
-            session = Session(session_id, owner, episode, self._settings.step_timeout, self._clock(), self._on_end)
+            session = Session(session_id, owner, episode, self._settings.step_timeout, self._clock, self._on_end)
             self._entries[session_id] = Entry(session, [] if name is None else [name])
             self._live.add(session_id)
             ids.append(session_id)
@@ -267,8 +265,8 @@ class SessionStore:
             raise Refusal("replay-mismatch", f"the replay ended at {episode.log_hash}, not {request.expect_hash}")
         return episode
 
-    def _idle(self, session: Session, now: float) -> bool:
-        return not session.busy and now - session.last_used > self._settings.idle_timeout
+    def _idle(self, session: Session) -> bool:
+        return not session.busy and self._clock() - session.last_used > self._settings.idle_timeout
 
     def _bury(self, session_id: str, gone: Gone) -> None:
         entry = self._entries.pop(session_id)

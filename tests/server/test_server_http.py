@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import httpx
 import pytest
 from toy_environments import Guess
 
-from turnwise_server import app as app_module
 from turnwise_server.app import create_app
 from turnwise_server.settings import Settings
 
@@ -222,10 +222,20 @@ async def test_openapi_is_complete(api):
     assert schemas["StepRequest"]["required"] == ["turn", "action"]
 
 
+async def test_the_manual_names_every_refusal_and_call(api):
+    manual = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+    paths = (await api.http.get("/openapi.json")).json()["paths"]
+    for path, methods in paths.items():
+        assert path.replace("session_id", "id") in manual
+        for operation in methods.values():
+            for status, answer in operation["responses"].items():
+                for name in re.findall(r"`([a-z:-]+)`", answer["description"]):
+                    assert re.search(rf"\| {status} \| [^|]*`{name}`", manual), name
+
+
 async def test_the_docs_page_needs_nothing_from_elsewhere(api):
     answer = await api.http.get("/docs")
     assert answer.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert not re.search(r"https?:|//[a-z]", answer.text)
     assert 'fetch("openapi.json")' in answer.text
-    assert app_module.__file__  # the page is found beside the module, also when installed

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from toy_environments import Guess, Slow
 
 from turnwise_envs.episode import LiveEpisode
 from turnwise_envs.types import Action
+from turnwise_envs.wire import CreateRequest
+from turnwise_server.auth import ANONYMOUS, Caller
+from turnwise_server.refusal import Refusal
+from turnwise_server.session import Intent
+from turnwise_server.settings import Settings
+from turnwise_server.store import SessionStore
 
 
 def acts(*texts: str) -> list[dict]:
@@ -170,19 +177,48 @@ async def test_deleting_during_a_step_answers_who_waits(api, refusal):
     refusal(await waiting, "session-deleted")
 
 
-async def test_idle_sessions_expire(serve, refusal):
-    api = await serve(idle_timeout=0.3)
+async def test_idle_sessions_expire():
+    """By a clock of our own: ten seconds without a request, and not ten seconds of work."""
+    now = 0.0
+    store = SessionStore({"guess": Guess, "slow": Slow}, Settings(idle_timeout=10), clock=lambda: now)
+    caller = Caller(ANONYMOUS, frozenset({"act"}), on_loopback=True)
+    idle, _ = await store.create(caller, CreateRequest(env="guess", key="k"))
+    asked, _ = await store.create(caller, CreateRequest(env="guess"))
+    working, _ = await store.create(caller, CreateRequest(env="slow"))
+    step = asyncio.create_task(working.submit(Intent.step(0, Action(text="go"))))
+    await asyncio.sleep(0)
     before = Guess.alive
-    idle = await api.open(key="k")
-    busy = await api.open("slow")
-    for turn in range(3):  # 0.6 s, but never 0.3 s without a request
-        assert (await api.step(busy, turn, "go")).status_code == 200
-    refusal(await api.get(idle), "session-expired")
-    refusal(await api.create(key="k"), "session-expired")
-    assert (await api.delete(idle)).status_code == 204
-    await asyncio.sleep(0.5)  # the sweeper frees what nobody asks for
+    now = 9.0
+    assert store.get(caller, asked.id) is asked
+    now = 10.5
+    store.sweep()  # ``working`` is served right now
+    assert store.visible(caller) == [asked, working]
+    await step
+    now = 20.4
+    assert store.get(caller, working.id) is working  # its time began anew when the step was done
+    for lost in (idle, asked):
+        with pytest.raises(Refusal) as refused:
+            store.get(caller, lost.id)
+        assert refused.value.problem == "session-expired"
+    with pytest.raises(Refusal) as refused:
+        await store.create(caller, CreateRequest(env="guess", key="k"))
+    assert refused.value.problem == "session-expired"
+    store.delete(caller, idle.id)  # as good as deleted
+    await store.close()
+    assert Guess.alive == before - 2
+
+
+async def test_the_sweeper_frees_what_nobody_asks_for(serve, refusal):
+    api = await serve(idle_timeout=0.1)
+    before = Guess.alive
+    sid = (await api.create()).json()["session_id"]
+    for _ in range(200):
+        await asyncio.sleep(0.05)
+        if Guess.alive == before:
+            break
     assert Guess.alive == before
-    assert (await api.http.get("/v1/sessions")).json()["total"] == 0
+    refusal(await api.get(sid), "session-expired")
+    assert (await api.delete(sid)).status_code == 204
 
 
 async def test_listing(api, refusal, as_user):
@@ -233,6 +269,6 @@ async def test_a_stopping_server_gives_up_what_is_in_flight(serve):
     ]
     await asyncio.sleep(0.05)
     assert Slow.steps == {"hang": 2}
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(4):
         await api.app.state.store.close()
         await asyncio.wait(waiting)
