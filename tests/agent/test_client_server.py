@@ -13,7 +13,7 @@ from turnwise_envs import Action
 from turnwise_envs.episode import LiveEpisode
 
 SESSIONS = 64
-TURNS = 12
+TURNS = 8
 
 
 def says(text):
@@ -41,7 +41,7 @@ async def test_64_episodes_outlive_their_server_being_killed(tmp_path, forgets):
             return session.log_hash, session.rebuilds
 
     with served(tmp_path, "Ledger", forgets=forgets) as server:
-        async with TurnwiseClient(server.url, patience=60) as client:
+        async with TurnwiseClient(server.url, patience=200) as client:
             playing = [asyncio.create_task(play(client, index)) for index in range(SESSIONS)]
             for _ in range(SESSIONS // 4):
                 await halfway.acquire()
