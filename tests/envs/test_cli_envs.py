@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,3 +162,26 @@ def test_check_env_fails_with_exit_code_one(tmp_path: Path, monkeypatch: pytest.
     report = json.loads(turnwise("check-env", "trusting_world:Trusting", "--episodes", "1", "--json").output)
     assert not report["ok"]
     assert [finding["check"] for finding in report["findings"] if finding["status"] == "failed"] == ["junk"]
+
+
+def test_a_set_of_two_is_caught_whatever_the_hash_seed_here_is(tmp_path: Path) -> None:
+    (tmp_path / "coin_world.py").write_text(
+        "from turnwise_envs import *\n"
+        "class Coin(Environment):\n"
+        "    spec = EnvSpec(id='coin')\n"
+        "    tasks = FunctionTaskSet(spec, lambda split, index: 'Call it.')\n"
+        "    async def reset(self, task, seed, options):\n"
+        "        return Observation.say(' or '.join({'heads', 'tails'}))\n"
+        "    async def step(self, action):\n"
+        "        return StepResult(observation=Observation.say('?'))\n"
+    )
+    code = "import sys; sys.argv = ['turnwise', 'check-env', 'coin_world:Coin', '--episodes', '1', '--json']\n"
+    code += "from turnwise_envs.cli import app; app()"
+    for hash_seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1, done.stderr
+        failed = [finding for finding in json.loads(done.stdout)["findings"] if finding["status"] == "failed"]
+        assert [finding["check"] for finding in failed] == ["fresh-process"]

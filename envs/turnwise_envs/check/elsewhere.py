@@ -1,7 +1,7 @@
 """Replay traces in a fresh Python process. This module is both ends: ``python -m turnwise_envs.check.elsewhere``.
 
-The other process gets JSON on standard input and answers with JSON on standard output. It has another
-``PYTHONHASHSEED`` and, when ``shifted``, another time zone and a clock that runs fifty days ahead.
+The other process gets JSON on standard input and answers with JSON on standard output. It has a ``PYTHONHASHSEED``
+of its own and, when ``shifted``, another time zone and a clock that runs fifty days ahead.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Job:
     snapshot: bytes | None = None
 
 
-def replay_elsewhere(env_class: type[Environment], jobs: list[Job], shifted: bool) -> list[Trace]:
+def replay_elsewhere(
+    env_class: type[Environment], jobs: list[Job], *, shifted: bool, hash_seed: int = 0
+) -> list[Trace]:
     """Do the jobs one after the other in one fresh process.
 
     Raises:
@@ -49,7 +51,7 @@ def replay_elsewhere(env_class: type[Environment], jobs: list[Job], shifted: boo
     """
     if "<locals>" in env_class.__qualname__:
         raise Skip(f"{env_class.__qualname__} is defined inside a function, where a fresh process cannot find it.")
-    environment = os.environ | {"PYTHONHASHSEED": "4711", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = os.environ | {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     if shifted:
         environment |= {"TZ": "XXX-9:30"}
     request = {"class": _address(env_class), "shifted": shifted, "jobs": [_pack(job) for job in jobs]}
