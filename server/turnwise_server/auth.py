@@ -33,11 +33,10 @@ class Token(BaseModel):
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever sent a request. ``on_loopback``: the server cannot be reached from other machines."""
+    """Whoever sent a request."""
 
     name: str
     scopes: frozenset[Scope]
-    on_loopback: bool
 
     def require(self, scope: Scope) -> None:
         """Raises Refusal ``unauthorized`` (no token) or ``forbidden`` (the wrong one)."""
@@ -48,10 +47,10 @@ class Caller:
         raise Refusal("forbidden", f"the token of {self.name!r} lacks scope {scope!r}")
 
     def may_use(self, owner: str) -> bool:
-        """A session belongs to its token's name; an unnamed one of this machine also to a trainer on it."""
+        """A session belongs to its token's name; an unnamed one, which only loopback has, also to a trainer."""
         if owner == self.name or "admin" in self.scopes:
             return True
-        return self.on_loopback and owner == ANONYMOUS and "trainer" in self.scopes
+        return owner == ANONYMOUS and "trainer" in self.scopes
 
 
 class Tokens:
@@ -66,7 +65,7 @@ class Tokens:
         if authorization is None:
             if not self._on_loopback:
                 raise Refusal("unauthorized", "this server needs a token; send authorization: Bearer TOKEN")
-            return Caller(ANONYMOUS, frozenset({"act"}), self._on_loopback)
+            return Caller(ANONYMOUS, frozenset({"act"}))
         scheme, _, given = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise Refusal("unauthorized", "the authorization header must be: Bearer TOKEN")
@@ -80,7 +79,7 @@ class Tokens:
         scopes: frozenset[Scope] = found.scopes
         if self._on_loopback or "admin" in scopes:
             scopes |= {"act"}
-        return Caller(found.name, scopes, self._on_loopback)
+        return Caller(found.name, scopes)
 
 
 def read_tokens(path: Path) -> list[Token]:

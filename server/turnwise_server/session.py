@@ -86,6 +86,7 @@ class Session:
         self._lock = asyncio.Lock()  # held while the episode is stepped or forked
         self._in_flight: InFlight | None = None
         self._open = True  # the environment is still to be closed
+        self._gone = False
 
     @property
     def status(self) -> Status:
@@ -134,7 +135,7 @@ class Session:
         """``count`` independent episodes at ``at_turn`` (None: now), after the step in flight; all of them or none.
 
         Raises:
-            Refusal: invalid-request, not-forkable, env-failed.
+            Refusal: invalid-request, not-forkable, env-failed, session-deleted.
         """
         async with self._lock:
             episode = self._episode
@@ -143,8 +144,7 @@ class Session:
                 raise Refusal(
                     "invalid-request", f"at_turn: {target} is not between 0 and the current turn {episode.turn}"
                 )
-            if self.failed:
-                raise self._failure()
+            self._check_kept()
             spec = episode.env.spec
             if not spec.deterministic and (not spec.snapshot or target < episode.turn or episode.done):
                 raise Refusal(
@@ -167,11 +167,18 @@ class Session:
         raise faults[0]
 
     async def close(self) -> None:
-        """Free the environment; the log stays readable. A step in flight is given up."""
+        """The session is gone: a step in flight is given up, and whoever still waits for a turn is refused."""
+        self._gone = True
         if self._in_flight is not None:
             self._in_flight.task.cancel()
             await asyncio.wait({self._in_flight.task}, timeout=self._limit)
-        await self._release()
+        await self.release()
+
+    async def release(self) -> None:
+        """Close the environment, once. The log stays, and with it every answer."""
+        if self._open:
+            self._open = False
+            await close_quietly(self._episode, self._limit)
 
     def view(self) -> SessionView:
         return self._view(len(self._episode.records))
@@ -204,21 +211,25 @@ class Session:
         return None
 
     def _check_open(self) -> None:
-        if self.failed:
-            raise self._failure()
+        self._check_kept()
         if self._episode.done:
             raise Refusal("session-done", f"{self.id} ended at turn {self._episode.turn}")
 
-    def _failure(self) -> Refusal:
-        turn = self._episode.turn
-        return Refusal("env-failed", f"the environment of {self.id} failed at turn {turn}; its history is readable")
+    def _check_kept(self) -> None:
+        if self._gone:
+            raise Refusal("session-deleted", f"session {self.id} was deleted")
+        if self.failed:
+            turn = self._episode.turn
+            raise Refusal("env-failed", f"the environment of {self.id} failed at turn {turn}; its history is readable")
 
     async def _joined(self, flight: InFlight) -> StepView:
         try:
             return await asyncio.shield(flight.task)
         except asyncio.CancelledError:
             if flight.task.cancelled():
-                raise Refusal("session-deleted", f"{self.id} was closed during turn {flight.intent.turn}") from None
+                raise Refusal(
+                    "session-deleted", f"session {self.id} was deleted during turn {flight.intent.turn}"
+                ) from None
             raise
 
     def _landed(self, task: asyncio.Task[StepView]) -> None:
@@ -236,7 +247,7 @@ class Session:
                 await self._apply_once_more(intent, first)
             if self._episode.done:
                 self._on_end(self.id)
-                await self._release()
+                await self.release()
             return self._step_view(len(self._episode.records) - 1)
 
     async def _apply(self, intent: Intent) -> None:
@@ -250,7 +261,7 @@ class Session:
         """After a first loss: rebuild to this turn and try again. A second loss is final."""
         lost = self._episode
         what = f"turn {intent.turn} of {self.id}"
-        await self._release()
+        await self.release()
         if not lost.env.spec.deterministic:
             self._fail()
             raise env_failed(f"{what} (not deterministic, so not tried again)", first) from first
@@ -261,18 +272,12 @@ class Session:
         except EnvironmentFault as second:
             logger.warning("%s, second time: %s", self.id, second, exc_info=second)
             self._fail()
-            await self._release()
+            await self.release()
             raise env_failed(f"{what}, twice", second) from second
 
     def _fail(self) -> None:
         self.failed = True
         self._on_end(self.id)
-
-    async def _release(self) -> None:
-        """Close the environment, once. The log stays, and with it every answer."""
-        if self._open:
-            self._open = False
-            await close_quietly(self._episode, self._limit)
 
     def _view(self, length: int) -> SessionView:
         """The session after the first ``length`` records of its log."""

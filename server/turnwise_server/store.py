@@ -223,7 +223,7 @@ class SessionStore:
             ids.append(session_id)
             if episode.done:
                 self._on_end(session_id)
-                self._in_background(session.close())
+                self._in_background(session.release())
         return ids
 
     def _on_end(self, session_id: str) -> None:

@@ -169,19 +169,43 @@ async def test_delete(api, refusal):
     assert Guess.alive == before - 1
 
 
-async def test_deleting_during_a_step_answers_who_waits(api, refusal):
+async def test_deleting_during_a_step_answers_all_who_wait(api, refusal):
+    """The step in flight, its duplicate, another action and a fork; none of them touches a closed environment."""
     sid = await api.open("slow")
-    waiting = asyncio.create_task(api.step(sid, 0, "hang"))
-    await asyncio.sleep(0.05)
+    Slow.steps.clear()
+    waiting = [
+        asyncio.create_task(call)
+        for call in (api.step(sid, 0, "hang"), api.step(sid, 0, "hang"), api.step(sid, 0, "go"), api.fork(sid))
+    ]
+    await asyncio.sleep(0.1)
+    before = Slow.alive
     assert (await api.delete(sid)).status_code == 204
-    refusal(await waiting, "session-deleted")
+    for answer in await asyncio.gather(*waiting):
+        refusal(answer, "session-deleted")
+    assert Slow.steps == {"hang": 1}
+    await asyncio.sleep(0.05)
+    assert Slow.alive == before - 1
+
+
+async def test_deleting_while_a_request_arrives(api, refusal):
+    sid = await api.open()
+    Guess.steps.clear()
+
+    async def slow_body():
+        yield b'{"turn": 0, '
+        assert (await api.delete(sid)).status_code == 204
+        yield b'"action": {"text": "late"}}'
+
+    headers = {"content-type": "application/json"}
+    refusal(await api.http.post(f"/v1/sessions/{sid}/step", content=slow_body(), headers=headers), "session-deleted")
+    assert not Guess.steps
 
 
 async def test_idle_sessions_expire():
     """By a clock of our own: ten seconds without a request, and not ten seconds of work."""
     now = 0.0
     store = SessionStore({"guess": Guess, "slow": Slow}, Settings(idle_timeout=10), clock=lambda: now)
-    caller = Caller(ANONYMOUS, frozenset({"act"}), on_loopback=True)
+    caller = Caller(ANONYMOUS, frozenset({"act"}))
     idle, _ = await store.create(caller, CreateRequest(env="guess", key="k"))
     asked, _ = await store.create(caller, CreateRequest(env="guess"))
     working, _ = await store.create(caller, CreateRequest(env="slow"))
