@@ -287,7 +287,8 @@ class _GroupRun:
             parent, context = mark.handle, mark.context_tokens
         context += len(prompt)
         if context + settings.max_action_tokens > settings.max_context_tokens:
-            return await self._overflow(path, context)
+            await self._overflow(path, context)
+            return None
         drawn = await owner.engine.generate(
             prompt,
             Sampling(

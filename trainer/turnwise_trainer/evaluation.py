@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from turnwise_agent.rollout import RolloutEngine, TaskDraw
+from turnwise_agent.client import TurnwiseClient
+from turnwise_agent.engines.local import LocalEngine
+from turnwise_agent.renderer import Renderer
+from turnwise_agent.rollout import RolloutEngine, RolloutSettings, TaskDraw
 from turnwise_agent.trajectory import Group
 from turnwise_envs.types import JsonObject
+from turnwise_trainer.models import load_model
 
 #: First number of the random key of evaluations, so that they never share a stream with training.
 _EVAL_KEY = 1
@@ -53,3 +58,31 @@ async def evaluate(
         for number in range(episodes)
     ]
     return Evaluation.of(split, await rollout.draw(draws))
+
+
+async def evaluate_checkpoint(
+    model: str | Path,
+    env: str,
+    urls: Sequence[str],
+    split: str,
+    episodes: int,
+    *,
+    settings: RolloutSettings,
+    options: JsonObject,
+    seed: int = 0,
+) -> Evaluation:
+    """:func:`evaluate` a checkpoint directory against servers. ``settings.max_context_tokens`` is lowered to what the
+    model can hold."""
+    network, tokenizer = load_model(model)
+    engine = LocalEngine(network)
+    fitted = replace(
+        settings,
+        max_context_tokens=min(settings.max_context_tokens, engine.backbone.max_positions),
+        vocab_size=engine.vocab_size,
+    )
+    try:
+        async with TurnwiseClient(list(urls)) as client:
+            rollout = RolloutEngine(client, engine, Renderer(tokenizer), await client.spec(env), fitted)
+            return await evaluate(rollout, split, episodes, options=options, seed=seed)
+    finally:
+        await engine.close()

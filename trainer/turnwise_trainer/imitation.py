@@ -1,26 +1,23 @@
-"""A warm start: learn from an environment's expert, with as many mistakes mixed in as one likes.
-
-Demonstrations become groups of one episode each, so that imitation goes through the same tree forward as everything else.
-"""
+"""A warm start: learn from an environment's expert, with as many mistakes mixed in as one likes."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from turnwise_agent.engines.forward import Backbone
 from turnwise_agent.renderer import Renderer
-from turnwise_agent.trajectory import Episode, Group, StopReason, Turn
 from turnwise_envs import Action, Environment
 from turnwise_envs.episode import LiveEpisode
 from turnwise_envs.types import JsonObject
 from turnwise_trainer.errors import ImitationError
-from turnwise_trainer.tree import tree_logprobs, unique_tokens
+from turnwise_trainer.models import load_model, make_tiny_model, make_tokenizer, save_model
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,9 @@ class ImitationSettings:
         demos: number of demonstrations, from the tasks ``0 ... demos - 1`` of ``split``.
         noise: chance that a demonstrated action is a random admissible one instead of the expert's.
         epochs, lr, batch: passes, AdamW's peak rate, demonstrations per optimizer step.
+        observation_weight: weight of predicting what the environment says. It teaches a new model to copy names long
+            before the few action tokens would.
+        hidden, layers: size of a new model.
     """
 
     demos: int = 200
@@ -39,7 +39,42 @@ class ImitationSettings:
     epochs: int = 4
     lr: float = 1e-3
     batch: int = 16
+    observation_weight: float = 0.3
+    hidden: int = 128
+    layers: int = 4
     seed: int = 0
+
+
+#: Episodes of random play whose texts a new tokenizer is trained on.
+_TOKENIZER_EPISODES = 200
+
+
+async def make_policy(
+    env_class: type[Environment],
+    settings: ImitationSettings,
+    out: Path,
+    *,
+    start_from: Path | None = None,
+    options: JsonObject | None = None,
+    on_step: Callable[[int, int, float], None] | None = None,
+) -> float:
+    """Demonstrate, imitate, and write a checkpoint to ``out``. Returns the loss, as :func:`imitate` does.
+
+    Raises:
+        ImitationError: the environment has no expert.
+        ModelError: ``start_from`` cannot be loaded.
+    """
+    options = options or {}
+    episodes = await demonstrate(env_class, settings, options)
+    if start_from is not None:
+        model, tokenizer = load_model(start_from)
+    else:
+        tokenizer = make_tokenizer(await texts_of_play(env_class, settings.split, _TOKENIZER_EPISODES, options))
+        model = make_tiny_model(tokenizer, hidden=settings.hidden, layers=settings.layers, seed=settings.seed)
+    renderer = Renderer(tokenizer)
+    loss = imitate(model, [Demonstration.of(episode, renderer) for episode in episodes], settings, on_step)
+    save_model(model, tokenizer, out)
+    return loss
 
 
 async def demonstrate(
@@ -63,7 +98,7 @@ async def demonstrate(
     return episodes
 
 
-async def texts_of_play(env_class: type[Environment], split: str, episodes: int, options: JsonObject) -> Iterator[str]:
+async def texts_of_play(env_class: type[Environment], split: str, episodes: int, options: JsonObject) -> list[str]:
     """Texts to train a tokenizer on: observations and actions of random play."""
     texts: list[str] = []
     for index in range(episodes):
@@ -76,88 +111,109 @@ async def texts_of_play(env_class: type[Environment], split: str, episodes: int,
             result = await episode.step(Action(text=rng.choice(admissible)))
             texts.append(result.observation.text)
         await episode.close()
-    return iter(texts)
+    return texts
 
 
-def as_group(episode: LiveEpisode, renderer: Renderer, env_class: type[Environment]) -> Group:
-    """A demonstration as a group of one episode, as if the policy had drawn it."""
-    turns: list[Turn] = []
-    observation = episode.initial
-    for record in episode.records:
-        if record.action is None:
-            break
-        new_context = not turns or observation.context == "replace"
-        prompt = (
-            renderer.first(observation.messages, env_class.spec.tools)
-            if new_context
-            else renderer.following(observation.messages, turns[-1].action_ids[-1])
-        )
-        action_ids = renderer.action_ids(record.action.text)
-        zeros = (0.0,) * len(action_ids)
-        result = record.result
-        turns.append(
-            Turn(
-                id=len(turns),
-                parent=len(turns) - 1 if turns else None,
-                index=len(turns),
-                new_context=new_context,
-                prompt_ids=prompt,
-                action_ids=action_ids,
-                logprobs=zeros,
-                entropies=zeros,
-                top_entropies=zeros,
-                versions=(0,) * len(action_ids),
-                action=record.action,
-                observation=result.observation,
-                reward=result.reward,
-                terminated=result.terminated,
-                truncated=result.truncated,
-                info=result.info,
-                log_hash=record.log_hash,
+@dataclass(frozen=True)
+class Demonstration:
+    """Token ids of a whole episode, and which of them the policy has to say."""
+
+    ids: tuple[int, ...]
+    is_action: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, episode: LiveEpisode, renderer: Renderer) -> Demonstration:
+        """As the policy would have seen it. An episode that replaces its context is cut before that."""
+        ids: list[int] = []
+        is_action: list[bool] = []
+        observation = episode.initial
+        for record in episode.records:
+            if record.action is None or (ids and observation.context == "replace"):
+                break
+            prompt = (
+                renderer.following(observation.messages, ids[-1])
+                if ids
+                else renderer.first(observation.messages, episode.env.spec.tools)
             )
-        )
-        observation = result.observation
-    last = episode.records[-1].result
-    stop = StopReason.TERMINATED if last.terminated else StopReason.MAX_TURNS
-    end = Episode(0, len(turns) - 1, stop, 0.0, last.info, episode.log_hash)
-    return Group(episode.task, episode.seed, episode.options, episode.initial, turns, [end])
+            action = renderer.action_ids(record.action.text)
+            ids += [*prompt, *action]
+            is_action += [False] * len(prompt) + [True] * len(action)
+            observation = record.result.observation
+        return cls(tuple(ids), tuple(is_action))
 
 
 def imitate(
     model: Any,
-    demonstrations: Sequence[Group],
+    demonstrations: Sequence[Demonstration],
     settings: ImitationSettings,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> float:
-    """Maximise the log-prob of the demonstrated action tokens. Returns the mean loss (nats a token) of the last epoch.
+    """Maximise the log-prob of the demonstrated actions, and a little of what the environment says.
 
-    ``on_step(done, total, loss)`` is called after every optimizer step.
+    Returns the mean loss (nats an action token) of the last epoch. ``on_step(done, total, loss)`` is called after every
+    optimizer step.
     """
-    backbone = Backbone(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.01)
+    optimizers = _optimizers(model, settings.lr)
     per_epoch = -(-len(demonstrations) // settings.batch)
     total = settings.epochs * per_epoch
     rng = np.random.default_rng(settings.seed)
     losses: list[float] = []
     model.train()
     for _ in range(settings.epochs):
-        order = rng.permutation(len(demonstrations))
-        for start in range(0, len(order), settings.batch):
+        for batch in _batches(demonstrations, settings.batch, rng):
             done = len(losses)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * min(1.0, (done + 1) / 10, 1.05 - done / total)
-            batch = [demonstrations[int(i)] for i in order[start : start + settings.batch]]
-            logp, _ = tree_logprobs(backbone, batch, temperature=1.0, batch_tokens=sum(map(_size, batch)) + 1)
-            loss = -logp.mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            rate = min(1.0, (done + 1) / 20, 1.05 - done / total)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * rate
+                optimizer.zero_grad(set_to_none=True)
+            action_loss, other_loss = _losses(model, batch)
+            (action_loss + settings.observation_weight * other_loss).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            losses.append(float(loss))
+            for optimizer in optimizers:
+                optimizer.step()
+            losses.append(float(action_loss.detach()))
             if on_step is not None:
                 on_step(done + 1, total, losses[-1])
     return sum(losses[-per_epoch:]) / per_epoch
 
 
-def _size(group: Group) -> int:
-    return unique_tokens([group])
+def _optimizers(model: Any, lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, where it needs half of AdamW's steps, and AdamW for everything else."""
+    ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
+    inner = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends]
+    outer = [p for p in model.parameters() if p.ndim != 2 or id(p) in ends]
+    import os
+    return [
+        torch.optim.Muon([{"params": inner, "peak": float(os.environ.get('MUON',10)) * lr}], lr=lr, weight_decay=0.01),
+        torch.optim.AdamW([{"params": outer, "peak": lr}], lr=lr, betas=(0.9, 0.95), weight_decay=0.01),
+    ]
+
+
+def _batches(
+    demonstrations: Sequence[Demonstration], size: int, rng: np.random.Generator
+) -> Iterator[list[Demonstration]]:
+    """All demonstrations once, in random batches of similar length (padding is computed, too)."""
+    order = rng.permutation(len(demonstrations))
+    batches: list[list[Demonstration]] = []
+    for start in range(0, len(order), 8 * size):
+        pool = sorted((demonstrations[int(i)] for i in order[start : start + 8 * size]), key=lambda d: len(d.ids))
+        batches += [pool[first : first + size] for first in range(0, len(pool), size)]
+    for number in rng.permutation(len(batches)):
+        yield batches[int(number)]
+
+
+def _losses(model: Any, batch: Sequence[Demonstration]) -> tuple[Tensor, Tensor]:
+    """Mean negative log-prob (nats) of action tokens, and of all other tokens."""
+    width = max(len(demonstration.ids) for demonstration in batch)
+    ids = torch.zeros(len(batch), width, dtype=torch.long)
+    kind = torch.full((len(batch), width), -1)  # -1 padding, 0 observation, 1 action
+    for row, demonstration in enumerate(batch):
+        ids[row, : len(demonstration.ids)] = torch.tensor(demonstration.ids)
+        kind[row, : len(demonstration.ids)] = torch.tensor(demonstration.is_action, dtype=torch.long)
+    device = next(model.parameters()).device
+    ids, kind = ids.to(device), kind[:, 1:].to(device)
+    logits = model(input_ids=ids).logits[:, :-1].float()  # padding is on the right: causal attention never sees it
+    nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    kind = kind.flatten()
+    return nll[kind == 1].mean(), nll[kind == 0].mean()

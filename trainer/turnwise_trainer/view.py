@@ -120,9 +120,13 @@ class BatchView:
 
     def sum_rows(self, values_S: Floats) -> Floats:
         """[S] -> [N]: sum over the turns of each episode."""
-        return np.bincount(self.episode_S, weights=values_S, minlength=self.episodes)
+        return _sums(self.episode_S, values_S, self.episodes)
 
     def row_means(self, values_K: Floats) -> Floats:
         """[K] -> [S]: mean over the tokens of each row (rows always have at least one token)."""
-        sums: Floats = np.bincount(self.row_K, weights=values_K, minlength=self.rows)
-        return sums / self.tokens_S
+        return _sums(self.row_K, values_K, self.rows) / self.tokens_S
+
+
+def _sums(bins: Ints, values: Floats, size: int) -> Floats:
+    """Sum of the values in each bin."""
+    return np.bincount(bins, weights=values, minlength=size).astype(np.float64, copy=False)

@@ -23,11 +23,14 @@ class Past(Protocol):
 
 
 class WritingPast:
-    """Writes new keys and values into a buffer ``[2 * layers, H, B, capacity, D]`` in place (inference only)."""
+    """Writes new keys and values into a buffer ``[2 * layers, H, B, capacity, D]`` in place (inference only).
 
-    def __init__(self, buffer: Tensor) -> None:
+    ``start`` is the column of the next new token; the caller moves it on.
+    """
+
+    def __init__(self, buffer: Tensor, start: int) -> None:
         self.buffer = buffer
-        self.start = 0  # the column of the next new token
+        self.start = start
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         end = self.start + key.shape[2]

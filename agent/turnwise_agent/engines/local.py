@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from turnwise_agent.engines.base import Generation, Sampling
 from turnwise_agent.engines.cache import Node, TokenPool, missing
 from turnwise_agent.engines.forward import Backbone, WritingPast
+from turnwise_agent.engines.sampler import BatchSampler
 from turnwise_agent.errors import EngineError
 
 
@@ -250,8 +250,7 @@ class LocalEngine:
         mask = torch.zeros(len(new), 1, width, offset + width, dtype=torch.bool, device=device)
         mask[:, 0, :, :offset] = (torch.arange(offset, device=device) < context[:, None])[:, None]
         mask[:, 0, :, offset:] = torch.ones(width, width, dtype=torch.bool, device=device).tril()
-        past = WritingPast(buffer)
-        past.start = offset
+        past = WritingPast(buffer, offset)
         if one_by_one:
             parts = []
             for q in range(width):
@@ -286,48 +285,72 @@ class LocalEngine:
         row_index = torch.repeat_interleave(torch.tensor(rows), torch.tensor(sizes)).to(buffer.device)
         columns = torch.cat([torch.arange(offset, offset + size) for size in sizes]).to(buffer.device)
         self._pool.storage[:, :, slots.to(buffer.device)] = buffer[:, :, row_index, columns]
-        for node, owned in zip(nodes, slots.split(sizes), strict=True):
+        for node, owned in zip(nodes, torch.split(slots, sizes), strict=True):
             node.slots = owned
             node.computed = True
 
     def _draw(self, batch: list[_Request], keep: set[Node]) -> list[Generation]:
         backbone, device = self.backbone, self.backbone.device
-        samplings = [request.sampling for request in batch if request.sampling is not None]
-        most = max(sampling.max_tokens for sampling in samplings)
-        sampler = _Sampler(samplings, most, device)
+        sampler = BatchSampler([request.sampling for request in batch if request.sampling is not None], device)
         first = torch.stack([request.node.hidden for request in batch if request.node.hidden is not None])
         tokens = sampler.draw(backbone.logits(first))
-        if not sampler.finished:
-            buffer, context, offset = self._gather([request.node for request in batch], extra=most - 1)
-            past = WritingPast(buffer)
-            seen = torch.arange(offset, device=device) < context[:, None]
-            for step in range(most - 1):
-                past.start = offset + step
-                grown = torch.ones(len(batch), step + 1, dtype=torch.bool, device=device)
-                mask = torch.cat([seen, grown], dim=1)[:, None, None, :]
-                live = sampler.live
-                hidden = backbone.hidden(tokens[:, None], (context + step)[:, None], mask, past)
-                self.stats.forwarded_tokens += live
-                self.stats.padding_tokens += len(batch) - live
-                tokens = sampler.draw(backbone.logits(hidden[:, 0]))
-                if sampler.finished:
-                    break
-        generations = []
-        nodes = []
-        for row, request in enumerate(batch):
-            drawn = sampler.results(row)
-            node = Node(self._pool, request.node, drawn["token_ids"][:-1], "action")
-            nodes.append(node)
-            handle = Handle(node, drawn["token_ids"][-1:])
-            versions = (self.version,) * len(drawn["token_ids"])
-            generations.append(Generation(**drawn, versions=versions, handle=handle))
-            self.stats.sampled_tokens += len(drawn["token_ids"])
-        grown_rows = [row for row, node in enumerate(nodes) if node.tokens]
-        if grown_rows:
+        handles: dict[int, Handle] = {}
+        most = max(sampling.max_tokens for sampling in sampler.samplings)
+        buffer, context, offset = self._gather([request.node for request in batch], extra=most - 1)
+        past = WritingPast(buffer, offset)
+        seen = torch.arange(offset, device=device) < context[:, None]
+        while live := sampler.live:
+            if 2 * live <= len(sampler.active):
+                self._retire(batch, keep, sampler, past.buffer, offset, handles)
+                stay = sampler.drop_finished()
+                past.buffer = past.buffer.index_select(2, stay)
+                tokens, context, seen = tokens[stay], context[stay], seen[stay]
+            drawn = past.start - offset
+            grown = torch.ones(len(sampler.active), drawn + 1, dtype=torch.bool, device=device)
+            mask = torch.cat([seen, grown], dim=1)[:, None, None, :]
+            hidden = backbone.hidden(tokens[:, None], (context + drawn)[:, None], mask, past)
+            past.start += 1
+            self.stats.forwarded_tokens += live
+            self.stats.padding_tokens += len(sampler.active) - live
+            tokens = sampler.draw(backbone.logits(hidden[:, 0]))
+        self._retire(batch, keep, sampler, past.buffer, offset, handles)
+        return [
+            Generation(
+                token_ids=tuple(row.token_ids),
+                logprobs=tuple(row.logprobs),
+                entropies=tuple(row.entropies),
+                top_entropies=tuple(row.top_entropies),
+                versions=(self.version,) * len(row.token_ids),
+                finish_reason=row.reason or "length",
+                handle=handles[number],
+            )
+            for number, row in enumerate(sampler.rows)
+        ]
+
+    def _retire(
+        self,
+        batch: list[_Request],
+        keep: set[Node],
+        sampler: BatchSampler,
+        buffer: Tensor,
+        offset: int,
+        handles: dict[int, Handle],
+    ) -> None:
+        """Make nodes of the active rows that are finished. The last token has not been through the model: it is pending."""
+        finished = [(place, row) for place, row in enumerate(sampler.active) if sampler.rows[row].reason is not None]
+        stored: list[tuple[int, Node]] = []
+        for place, row in finished:
+            ids = tuple(sampler.rows[row].token_ids)
+            node = Node(self._pool, batch[row].node, ids[:-1], "action")
+            handles[row] = Handle(node, ids[-1:])
+            self.stats.sampled_tokens += len(ids)
+            if node.tokens:
+                stored.append((place, node))
+        if stored:
+            nodes = [node for _, node in stored]
             keep |= set(nodes)
             self._pool.touch(nodes)
-            self._store([nodes[row] for row in grown_rows], keep, buffer, grown_rows, offset)
-        return generations
+            self._store(nodes, keep, buffer, [place for place, _ in stored], offset)
 
     def _score(self, batch: list[_Request]) -> list[tuple[float, ...]]:
         backbone = self.backbone
@@ -346,69 +369,3 @@ class LocalEngine:
             answers.append(tuple(picked.tolist()))
             self.stats.scored_tokens += len(wanted)
         return answers
-
-
-class _Sampler:
-    """Draws one token a row and step, each row from its own random stream, and keeps what the learner needs."""
-
-    def __init__(self, samplings: list[Sampling], most: int, device: torch.device) -> None:
-        self.samplings = samplings
-        self.greedy = torch.tensor([s.temperature == 0 for s in samplings], device=device)
-        self.scale = torch.tensor([1.0 / (s.temperature or 1.0) for s in samplings], device=device)[:, None]
-        self.top_k = torch.tensor([s.top_entropy_k for s in samplings], device=device)[:, None]
-        self.uniforms = torch.tensor(
-            np.stack([np.random.Generator(np.random.Philox(s.seed)).random(most) for s in samplings]), device=device
-        )
-        self.step = 0
-        self.lengths: list[int | None] = [None] * len(samplings)
-        self.reasons: list[str] = [""] * len(samplings)
-        self.columns: list[list[list[float]]] = []  # per step: ids, log-probs, entropies, top entropies
-
-    @property
-    def live(self) -> int:
-        return self.lengths.count(None)
-
-    @property
-    def finished(self) -> bool:
-        return self.live == 0
-
-    def draw(self, logits: Tensor) -> Tensor:
-        """``[B, V] -> [B]`` token ids; inverse-CDF sampling with one uniform a row."""
-        logps = (logits * self.scale).log_softmax(-1)
-        probs = logps.exp()
-        cdf = probs.double().cumsum(-1)
-        target = self.uniforms[:, self.step, None] * cdf[:, -1:]
-        sampled = torch.searchsorted(cdf, target, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
-        ids = torch.where(self.greedy, logits.argmax(-1), sampled)
-        contributions = -(probs * logps)
-        k = self.top_k.clamp(max=logits.shape[1])
-        top = contributions.gather(-1, probs.topk(int(k.max()), dim=-1).indices).cumsum(-1).gather(-1, k - 1)
-        self.columns.append(
-            [
-                ids.tolist(),
-                logps.gather(-1, ids[:, None])[:, 0].tolist(),
-                contributions.sum(-1).tolist(),
-                top[:, 0].tolist(),
-            ]
-        )
-        self.step += 1
-        for row, (token, sampling) in enumerate(zip(self.columns[-1][0], self.samplings, strict=True)):
-            if self.lengths[row] is None:
-                stopped = token in sampling.stop_ids
-                if stopped or self.step == sampling.max_tokens:
-                    self.lengths[row] = self.step
-                    self.reasons[row] = "stop" if stopped else "length"
-        return ids
-
-    def results(self, row: int) -> dict[str, Any]:
-        length = self.lengths[row]
-        ids, logprobs, entropies, top = (
-            tuple(column[kind][row] for column in self.columns[:length]) for kind in range(4)
-        )
-        return {
-            "token_ids": ids,
-            "logprobs": logprobs,
-            "entropies": entropies,
-            "top_entropies": top,
-            "finish_reason": self.reasons[row],
-        }

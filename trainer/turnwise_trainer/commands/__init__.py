@@ -1,0 +1,1 @@
+"""Commands of the trainer room. Each module imports torch and the like inside its functions: help stays fast."""
