@@ -7,8 +7,11 @@ The server's sessions, the conformance checker and in-process demonstrations all
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import jsonschema
+from jsonschema.protocols import Validator
+from jsonschema.validators import validator_for
 from pydantic import ValidationError
 
 from turnwise_envs.canonical import initial_hash, next_hash
@@ -164,11 +167,19 @@ class LiveEpisode:
 
 def check_options(env_class: type[Environment], options: JsonObject) -> None:
     """Raise InvalidOptions unless ``options`` fit the environment's schema."""
-    try:
-        jsonschema.validate(options, env_class.spec.options_schema)
-    except jsonschema.ValidationError as error:
+    error = jsonschema.exceptions.best_match(_options_validator(env_class).iter_errors(options))
+    if error is not None:
         where = "/".join(str(part) for part in error.absolute_path) or "options"
-        raise InvalidOptions(f"options of {env_class.spec.id!r}: {where}: {error.message}") from error
+        raise InvalidOptions(f"options of {env_class.spec.id!r}: {where}: {error.message}")
+
+
+@lru_cache(maxsize=256)
+def _options_validator(env_class: type[Environment]) -> Validator:
+    """Checking the schema itself costs more than a reset of a small environment: once per class."""
+    schema = env_class.spec.options_schema
+    validator_class = validator_for(schema)
+    validator_class.check_schema(schema)
+    return validator_class(schema)
 
 
 def _valid(result: object) -> StepResult:

@@ -41,7 +41,7 @@ class ImitationSettings:
     batch: int = 16
     observation_weight: float = 0.3
     hidden: int = 128
-    layers: int = 4
+    layers: int = 3
     seed: int = 0
 
 
@@ -153,7 +153,7 @@ def imitate(
     Returns the mean loss (nats an action token) of the last epoch. ``on_step(done, total, loss)`` is called after every
     optimizer step.
     """
-    optimizers = _optimizers(model, settings.lr)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.01)
     per_epoch = -(-len(demonstrations) // settings.batch)
     total = settings.epochs * per_epoch
     rng = np.random.default_rng(settings.seed)
@@ -163,31 +163,17 @@ def imitate(
         for batch in _batches(demonstrations, settings.batch, rng):
             done = len(losses)
             rate = min(1.0, (done + 1) / 20, 1.05 - done / total)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * rate
-                optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * rate
+            optimizer.zero_grad(set_to_none=True)
             action_loss, other_loss = _losses(model, batch)
             (action_loss + settings.observation_weight * other_loss).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
+            optimizer.step()
             losses.append(float(action_loss.detach()))
             if on_step is not None:
                 on_step(done + 1, total, losses[-1])
     return sum(losses[-per_epoch:]) / per_epoch
-
-
-def _optimizers(model: Any, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, where it needs half of AdamW's steps, and AdamW for everything else."""
-    ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
-    inner = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends]
-    outer = [p for p in model.parameters() if p.ndim != 2 or id(p) in ends]
-    import os
-    return [
-        torch.optim.Muon([{"params": inner, "peak": float(os.environ.get('MUON',10)) * lr}], lr=lr, weight_decay=0.01),
-        torch.optim.AdamW([{"params": outer, "peak": lr}], lr=lr, betas=(0.9, 0.95), weight_decay=0.01),
-    ]
 
 
 def _batches(

@@ -26,7 +26,7 @@ def imitate(
     lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of AdamW.")] = 1e-3,
     batch: Annotated[int, typer.Option(min=1, help="Demonstrations per optimizer step.")] = 8,
     hidden: Annotated[int, typer.Option(min=8, help="Width of the tiny model (ignored with --model).")] = 128,
-    layers: Annotated[int, typer.Option(min=1, help="Layers of the tiny model (ignored with --model).")] = 4,
+    layers: Annotated[int, typer.Option(min=1, help="Layers of the tiny model (ignored with --model).")] = 3,
     option: Annotated[list[str], typer.Option(help="Environment option, name=value; may be repeated.")] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Of noise, order and a new model's weights.")] = 0,
 ) -> None:

@@ -42,7 +42,13 @@ def train(
         raise ConfigError("--resume continues a run with the settings in its directory; leave out --config")
     run = RunDirectory.resume(resume, tuple(override)) if resume else RunDirectory.create(load(config, override))
     with run:
-        result = asyncio.run(run_to_the_end(run, Progress()))
+        try:
+            result = asyncio.run(run_to_the_end(run, Progress()))
+        except KeyboardInterrupt:
+            newest = run.checkpoints()[-1:]
+            where = f"from {newest[0].name}" if newest else "from the start, there is no checkpoint yet"
+            typer.echo(f"turnwise: interrupted; continue with: turnwise train --resume {run.path} ({where})", err=True)
+            raise typer.Exit(130) from None
     totals = result.totals
     typer.echo(
         f"turnwise: {run.path}: {totals.env_steps} environment steps and {totals.policy_tokens} policy tokens in "
