@@ -12,6 +12,7 @@ from turnwise_agent.renderer import Renderer
 from turnwise_agent.rollout import RolloutEngine, RolloutSettings, TaskDraw
 from turnwise_agent.trajectory import Group
 from turnwise_envs.types import JsonObject
+from turnwise_trainer.contact import check_episodes, look_up, split_size
 from turnwise_trainer.models import load_model
 
 #: First number of the random key of evaluations, so that they never share a stream with training.
@@ -72,7 +73,15 @@ async def evaluate_checkpoint(
     seed: int = 0,
 ) -> Evaluation:
     """:func:`evaluate` a checkpoint directory against servers. ``settings.max_context_tokens`` is lowered to what the
-    model can hold."""
+    model can hold.
+
+    Raises:
+        ConfigError: there is no such split, or it has fewer tasks.
+        TurnwiseError: the checkpoint cannot be loaded, or the servers do not answer or serve something else.
+    """
+    spec = await look_up(urls, env)
+    split_size(spec, split, setting="split")
+    check_episodes(spec, split, episodes, setting="episodes")
     network, tokenizer = load_model(model)
     engine = LocalEngine(network)
     fitted = replace(
@@ -82,7 +91,7 @@ async def evaluate_checkpoint(
     )
     try:
         async with TurnwiseClient(list(urls)) as client:
-            rollout = RolloutEngine(client, engine, Renderer(tokenizer), await client.spec(env), fitted)
+            rollout = RolloutEngine(client, engine, Renderer(tokenizer), spec, fitted)
             return await evaluate(rollout, split, episodes, options=options, seed=seed)
     finally:
         await engine.close()

@@ -18,6 +18,7 @@ from turnwise_agent.rollout import RolloutEngine, RolloutSettings, TaskDraw
 from turnwise_agent.store import TrajectoryStore
 from turnwise_agent.trajectory import Group
 from turnwise_trainer.config import TrainConfig
+from turnwise_trainer.contact import check_episodes, look_up, split_size
 from turnwise_trainer.evaluation import evaluate
 from turnwise_trainer.learner import Learner
 from turnwise_trainer.metrics import MetricsLog
@@ -69,6 +70,11 @@ async def train(run: RunDirectory, progress: Progress) -> TrainResult:
         TurnwiseError: with what to do about it; the run can be resumed from its newest checkpoint.
     """
     config = run.config
+    spec = await look_up(config.env.urls, config.env.id)
+    size = split_size(spec, config.env.split, setting="env.split")
+    for split in config.eval.splits:
+        split_size(spec, split, setting="eval.splits")
+        check_episodes(spec, split, config.eval.episodes, setting="eval.episodes")
     objective = Objective(config.objective)
     checkpoints = run.checkpoints()
     start: dict[str, Any] = run.load_state(checkpoints[-1]) if checkpoints else {"step": 0}
@@ -94,11 +100,9 @@ async def train(run: RunDirectory, progress: Progress) -> TrainResult:
     totals = Totals(**start.get("totals", {}))
     try:
         async with TurnwiseClient(list(config.env.urls)) as client:
-            spec = await client.spec(config.env.id)
             rollout = RolloutEngine(
                 client, engine, Renderer(tokenizer), spec, rollout_settings(config, engine), progress.turn
             )
-            size = next((split.size for split in spec.splits if split.name == config.env.split), None)
             with (
                 TrajectoryStore(run.store_file) as store,
                 MetricsLog(run.metrics_file, keep_steps=start["step"]) as metrics,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,9 @@ class MetricsLog:
     def __init__(self, file: Path, keep_steps: int = 0) -> None:
         self._file = file
         if file.exists():
-            kept = [line for line in file.read_text("utf-8").splitlines() if json.loads(line)["step"] <= keep_steps]
-            file.write_text("".join(line + "\n" for line in kept), "utf-8")
+            shorter = file.with_suffix(".partial")
+            shorter.write_text("".join(_up_to(keep_steps, file.read_text("utf-8"))), "utf-8")
+            shorter.replace(file)
         self._handle = file.open("a", encoding="utf-8")
         self._writer: SummaryWriter | None = None
         self._purge = keep_steps + 1
@@ -56,3 +57,10 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _up_to(step: int, text: str) -> Iterator[str]:
+    """The lines logged after at most ``step`` steps. A last line that a killed process did not finish is left out."""
+    for line in text.splitlines(keepends=True):
+        if line.endswith("\n") and json.loads(line)["step"] <= step:
+            yield line

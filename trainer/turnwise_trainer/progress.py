@@ -54,11 +54,14 @@ class Progress:
         self._bar.update(self._task, completed=done, facts=self._facts)
         if not self.console.is_terminal:
             self.console.print(
-                f"step {done}/{self._total}  {self._facts}  {values['seconds/step']:.1f} s/step", highlight=False
+                f"step {done}/{self._total}  {self._facts}  {values['seconds/step']:.1f} s/step",
+                highlight=False,
+                soft_wrap=True,
             )
 
     def evaluation(self, done: int, split: str, mode: str, success: float, episodes: int) -> None:
         self.console.print(
             f"step {done}: success [bold]{success:.3f}[/bold] on {episodes} episodes of {split} ({mode})",
             highlight=False,
+            soft_wrap=True,
         )

@@ -36,14 +36,19 @@ class RunDirectory:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise RunError(f"run {path} is in use by another process; wait for it, or choose another run=") from None
+        except OSError as error:
+            raise RunError(f"cannot use {path} for a run: {error.strerror}") from error
 
     @classmethod
     def create(cls, config: TrainConfig) -> RunDirectory:
-        """A new run. Raises RunError if the directory already holds one."""
+        """A new run. Raises RunError if the directory already holds one (that has finished a step)."""
         path = Path(config.run)
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot use {path} for a run: {error.strerror}") from error
         run = cls(path, config)
-        if (path / "config.toml").exists():
+        if run.begun:
             run.close()
             raise RunError(f"{path} already holds a run; continue it with --resume {path}, or choose another run=")
         (path / "config.toml").write_text(dump(config), encoding="utf-8")
@@ -69,6 +74,11 @@ class RunDirectory:
         self.close()
 
     @property
+    def begun(self) -> bool:
+        """Whether a step was finished. What stopped before, on a wrong address say, leaves nothing to lose."""
+        return bool(self.checkpoints()) or (self.metrics_file.is_file() and self.metrics_file.stat().st_size > 0)
+
+    @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -84,7 +94,8 @@ class RunDirectory:
         """Write the checkpoint after ``step`` steps, all or nothing, and delete those that are too old."""
         final = self.path / "checkpoints" / f"step-{step:06d}"
         partial = self.path / "checkpoints" / f".partial-{step:06d}"
-        shutil.rmtree(partial, ignore_errors=True)
+        for leftover in partial.parent.glob(".partial-*"):  # of a process that was killed while it wrote
+            shutil.rmtree(leftover)
         partial.mkdir(parents=True)
         save_model(model, tokenizer, partial)
         torch.save({"step": step, **state}, partial / "trainer.pt")
