@@ -32,7 +32,8 @@ class Renderer:
         stop_ids: ids that end an action: the template's end-of-turn token first, then the tokenizer's EOS.
 
     Raises:
-        RendererError: there is no template, or the delimiters cannot be derived from it.
+        RendererError: there is no template, the delimiters cannot be derived from it, or the tokenizer changes text
+            that is encoded piece by piece.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -49,11 +50,13 @@ class Renderer:
         eos = tokenizer.eos_token_id
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys([delimiter[0], *([eos] if eos is not None else [])]))
         self._encode_content = lru_cache(maxsize=65_536)(lambda text: self._encode(text, special=False))
+        self._probe()
 
     def first(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> tuple[int, ...]:
         """The whole prompt, up to where the policy begins to speak."""
         schemas = [{"type": "function", "function": tool.model_dump()} for tool in tools] or None
         pieces = _MARK.split(self._template([_marked(m, i) for i, m in enumerate(messages)], schemas))
+        _check_marks(pieces, messages)
         return self._join(pieces, messages)
 
     def following(self, messages: Sequence[Message], last_action_id: int) -> tuple[int, ...]:
@@ -71,7 +74,7 @@ class Renderer:
         ids = list(action_ids)
         if ids and ids[-1] in self.stop_ids:
             ids.pop()
-        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        return self._decode(ids)
 
     def _bridge(self, messages: tuple[Message, ...]) -> tuple[str, ...]:
         """Template text after an assistant's message, split at the contents of ``messages``."""
@@ -90,8 +93,7 @@ class Renderer:
                 raise RendererError("the chat template does not show an assistant's message exactly once, as it is")
             tail = rendered.split(_mark(number))[1]
             pieces = _MARK.split(tail)
-            if [int(piece) for piece in pieces[1::2]] != list(range(number)):
-                raise RendererError(f"the chat template does not show messages of the roles {roles} once and in order")
+            _check_marks(pieces, messages)
             self._bridges[roles] = tuple(pieces)
         return self._bridges[roles]
 
@@ -114,6 +116,21 @@ class Renderer:
             )
         return tuple(ids)
 
+    def _probe(self) -> None:
+        """Tokenizers that put a space before whatever they encode would do so at every seam."""
+        message = Message(content="a , b 's\n\n  c")
+        pieces = list(self._bridge((message,)))
+        given = pieces[0] + message.content + pieces[2]
+        back = self._decode(self._join(pieces, [message]))
+        if back != given:
+            raise RendererError(
+                f"the tokenizer does not give back what it encodes in pieces: {given!r} became {back!r}"
+            )
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+        return str(self.tokenizer.decode(list(ids), **options))
+
     def _encode(self, text: str, *, special: bool) -> list[int]:
         if not text:
             return []
@@ -126,3 +143,9 @@ def _marked(message: Message, number: int) -> dict[str, Any]:
     if message.tool_call_id is not None:
         rendered["tool_call_id"] = message.tool_call_id
     return rendered
+
+
+def _check_marks(pieces: Sequence[str], messages: Sequence[Message]) -> None:
+    if [int(piece) for piece in pieces[1::2]] != list(range(len(messages))):
+        roles = ", ".join(message.role for message in messages)
+        raise RendererError(f"the chat template does not show messages of the roles {roles} once and in order")

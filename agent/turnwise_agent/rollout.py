@@ -24,8 +24,11 @@ from turnwise_envs.types import EnvSpec, JsonObject, Observation, StepInfo, Task
 
 T = TypeVar("T")
 
-#: An environment that loses this many episodes of one group in a row is broken, not unlucky.
+#: An environment that loses more episodes of one group than this is broken, not unlucky.
 MAX_REDRAWS = 8
+
+#: Seconds that a group which is given up waits for sessions that a server is still opening for it.
+_OPENING_PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,8 @@ class _GroupRun:
         self.draw = draw
         self.turns: list[Turn] = []
         self.episodes: dict[int, Episode] = {}
-        self.sessions: list[Session] = []
+        self.opening: list[asyncio.Task[list[Session]]] = []
+        self.first_handle: object | None = None  # keeps the shared prompt's cache for members that start later
         self.opened: tuple[Task, Observation] | None = None
         self.dropped = 0
 
@@ -203,7 +207,7 @@ class _GroupRun:
                 self._fork(by_member[fork.member], fork.at_turn, started + i) for i, fork in enumerate(forks)
             )
             started += len(children)
-            live += [child for child in children if child is not None]
+            live += children
 
     def group(self) -> Group:
         """What was drawn. Turns are numbered by member and time, whatever order they were finished in; turns of lost
@@ -225,7 +229,7 @@ class _GroupRun:
             initial=initial,
             turns=tuple(turns),
             episodes=tuple(
-                replace(self.episodes[member], leaf=order[self.episodes[member].leaf])
+                replace(self._with_true_origin(self.episodes[member]), leaf=order[self.episodes[member].leaf])
                 for member in sorted(self.episodes)
             ),
             dropped=self.dropped,
@@ -233,7 +237,21 @@ class _GroupRun:
 
     async def close(self) -> None:
         """Give the sessions back; none of them is needed again."""
-        await asyncio.gather(*(session.close() for session in self.sessions), return_exceptions=True)
+        if not self.opening:
+            return
+        opened, late = await asyncio.wait(self.opening, timeout=_OPENING_PATIENCE_S)
+        for task in late:
+            task.cancel()
+        sessions = [s for task in opened if not task.cancelled() and task.exception() is None for s in task.result()]
+        await asyncio.gather(*(session.close() for session in sessions), return_exceptions=True)
+
+    async def _hold(self, opening: Coroutine[Any, Any, list[Session]]) -> Session:
+        """The one session that ``opening`` opens. :meth:`close` gives it back, even if we are cancelled before we know
+        its name: a server finishes what it was asked for."""
+        task = asyncio.create_task(opening)
+        self.opening.append(task)
+        (session,) = await asyncio.shield(task)
+        return session
 
     async def _play(self, member: int) -> None:
         path: _Path | None = await self._open(member)
@@ -241,22 +259,31 @@ class _GroupRun:
             path = await self._advance(path, None)
 
     async def _open(self, member: int, attempt: int = 0) -> _Path:
-        draw = self.draw
-        session = await self.owner.client.create(
-            self.owner.spec.id, split=draw.split, index=draw.index, seed=draw.env_seed, options=draw.options
-        )
-        self.sessions.append(session)
+        while True:
+            try:
+                session = await self._hold(self._create())
+                break
+            except EnvFailed:
+                self._count_drop()
+                attempt += 1
         self.opened = self.opened or (session.task, session.observation)
         return _Path(member, attempt, session, [_Mark(None, None, session.observation, 0, None)])
 
-    async def _fork(self, parent: _Path, at_turn: int, member: int) -> _Path | None:
+    async def _create(self) -> list[Session]:
+        draw = self.draw
+        return [
+            await self.owner.client.create(
+                self.owner.spec.id, split=draw.split, index=draw.index, seed=draw.env_seed, options=draw.options
+            )
+        ]
+
+    async def _fork(self, parent: _Path, at_turn: int, member: int) -> _Path:
         """A new path that shares the first ``at_turn`` turns of ``parent``; a fresh one if the environment lost it."""
         try:
-            (session,) = await parent.session.fork(count=1, at_turn=at_turn)
+            session = await self._hold(parent.session.fork(count=1, at_turn=at_turn))
         except EnvFailed:
             self._count_drop()
             return await self._open(member, attempt=1)
-        self.sessions.append(session)
         return _Path(
             member,
             0,
@@ -299,6 +326,8 @@ class _GroupRun:
             ),
             parent,
         )
+        if self.first_handle is None:
+            self.first_handle = drawn.handle
         action = parse_action(owner.renderer.decode(drawn.token_ids), path.turns, owner.spec)
         result = await path.session.step(action)
         turn = Turn(
@@ -369,6 +398,15 @@ class _GroupRun:
 
     def _replaced(self, path: _Path) -> bool:
         return any(mark.observation.context == "replace" for mark in path.marks[1:])
+
+    def _with_true_origin(self, episode: Episode) -> Episode:
+        """An episode whose parent was lost after the fork (and drawn again) shares nothing with that member."""
+        if episode.forked_from is None:
+            return episode
+        fork_turn = self._path_to(episode.leaf)[episode.forked_at - 1]
+        if fork_turn in self._path_to(self.episodes[episode.forked_from].leaf):
+            return episode
+        return replace(episode, forked_from=None, forked_at=0)
 
     def _path_to(self, leaf: int) -> list[Turn]:
         path: list[Turn] = []

@@ -46,6 +46,9 @@ CREATE VIEW IF NOT EXISTS transcripts AS
 """
 
 
+_TABLES = {"runs", "groups", "turns", "episodes"}
+
+
 class TrajectoryStore:
     """Groups of one or several runs in one file. Use one store object per file and thread.
 
@@ -56,10 +59,17 @@ class TrajectoryStore:
     def __init__(self, path: Path | str) -> None:
         try:
             connection = sqlite3.connect(path, check_same_thread=False)
-            self.db = sqlite_utils.Database(connection)
-            self.db.enable_wal()
-            connection.executescript(_SCHEMA)
         except sqlite3.Error as error:
+            raise StoreError(f"cannot open trajectory store {path}: {error}") from error
+        self.db = sqlite_utils.Database(connection)
+        try:
+            tables = set(self.db.table_names())
+            if tables and not tables.issuperset(_TABLES):
+                raise sqlite3.DatabaseError(f"it is something else, with the tables {', '.join(sorted(tables)[:4])}")
+            self.db.enable_wal()
+            connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        except sqlite3.Error as error:
+            connection.close()
             raise StoreError(f"cannot open trajectory store {path}: {error}") from error
 
     def __enter__(self) -> TrajectoryStore:
@@ -78,10 +88,20 @@ class TrajectoryStore:
         return int(next(self.db.query("SELECT id FROM runs WHERE name = ?", [name]))["id"])
 
     def add(self, run_id: int, step: int, phase: str, groups: Sequence[Group]) -> None:
-        """Write groups, all or none."""
+        """Write groups, all or none.
+
+        Raises:
+            StoreError: they cannot be written (disk full, file locked for long).
+        """
+        try:
+            self._add(run_id, step, phase, groups)
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot write step {step} to the trajectory store: {error}") from error
+
+    def _add(self, run_id: int, step: int, phase: str, groups: Sequence[Group]) -> None:
         first = int(next(self.db.query("SELECT coalesce(max(id), 0) + 1 AS id FROM groups"))["id"])
         numbered = list(enumerate(groups, first))
-        with self.db.conn:
+        with self.db.atomic():
             self.db["groups"].insert_all(_group_row(i, run_id, step, phase, g) for i, g in numbered)
             self.db["turns"].insert_all(row for i, g in numbered for row in _turn_rows(i, g))
             self.db["episodes"].insert_all(row for i, g in numbered for row in _episode_rows(i, g))
@@ -89,7 +109,7 @@ class TrajectoryStore:
     def forget_from(self, run_id: int, step: int) -> None:
         """Delete what a run drew in ``step`` and later: a resumed run draws it again."""
         doomed = "SELECT id FROM groups WHERE run_id = ? AND step >= ?"
-        with self.db.conn:
+        with self.db.atomic():
             for table in ("turns", "episodes"):
                 self.db.conn.execute(f"DELETE FROM {table} WHERE group_id IN ({doomed})", [run_id, step])
             self.db.conn.execute("DELETE FROM groups WHERE run_id = ? AND step >= ?", [run_id, step])

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from turnwise_agent.errors import EngineError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,6 +23,9 @@ class Sampling:
             (of the plain one when greedy).
         seed: key of the random stream: the same key draws with the same random numbers wherever it is in a batch.
         top_entropy_k: how many alternatives enter ``Generation.top_entropies``.
+
+    Raises:
+        EngineError: a number is out of range.
     """
 
     max_tokens: int
@@ -28,6 +33,14 @@ class Sampling:
     temperature: float = 1.0
     seed: tuple[int, ...] = (0,)
     top_entropy_k: int = 10
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1 or self.top_entropy_k < 1:
+            raise EngineError(f"max_tokens ({self.max_tokens}) and top_entropy_k ({self.top_entropy_k}) start at 1")
+        if not 0.0 <= self.temperature < float("inf"):
+            raise EngineError(f"temperature must be 0 (greedy) or a positive number, not {self.temperature}")
+        if min(self.seed, default=0) < 0:
+            raise EngineError(f"the numbers of a seed are not negative: {self.seed}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Literal
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class Node:
         self.children: WeakValueDictionary[tuple[int, ...], Node] = WeakValueDictionary()
         self.used = 0
         self.computed = False  # whether it ever went through the model
-        pool.nodes.add(self)
+        pool.nodes[id(self)] = self
 
     @property
     def resident(self) -> bool:
@@ -73,13 +73,13 @@ class TokenPool:
     """Slots for keys and values, one a token: ``storage[2 * layer (+1 for values), head, slot, :]``.
 
     Slot 0 stays zero and pads gathers. Handles may be dropped on another thread than the one that computes, so freed
-    slots go through a deque.
+    slots go through a deque; nodes are listed with ``valuerefs``, which no other thread can disturb.
     """
 
     def __init__(self, layers: int, heads: int, head_dim: int, budget: int, dtype: torch.dtype, device: torch.device):
         self.budget = budget
         self.storage = torch.zeros(2 * layers, heads, budget + 1, head_dim, dtype=dtype, device=device)
-        self.nodes: WeakSet[Node] = WeakSet()
+        self.nodes: WeakValueDictionary[int, Node] = WeakValueDictionary()
         self.returned: deque[Tensor] = deque()
         self.evicted_tokens = 0
         self._free = torch.arange(budget, 0, -1)
@@ -110,13 +110,16 @@ class TokenPool:
 
     def drop_all(self) -> None:
         """Forget all keys and values (new weights); nodes and their tokens stay."""
-        for node in list(self.nodes):
+        for node in self._living():
             self._release(node)
         self._collect()
 
+    def _living(self) -> list[Node]:
+        return [node for reference in self.nodes.valuerefs() if (node := reference()) is not None]
+
     def _evict(self, count: int, keep: set[Node]) -> None:
         candidates = sorted(
-            (node for node in list(self.nodes) if node.tokens and node.slots is not None and node not in keep),
+            (node for node in self._living() if node.tokens and node.slots is not None and node not in keep),
             key=lambda node: node.used,
         )
         for node in candidates:
@@ -140,8 +143,8 @@ class TokenPool:
 
     @property
     def used_tokens(self) -> int:
-        self._collect()
-        return self.budget - self._free_count
+        """Tokens whose keys and values are held now. Safe from any thread."""
+        return self.budget - self._free_count - sum(len(slots) for slots in list(self.returned))
 
 
 def missing(leaf: Node) -> Iterator[Node]:

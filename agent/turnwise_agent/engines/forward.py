@@ -101,6 +101,9 @@ class Backbone:
     def _check(self) -> None:
         kinds = set(getattr(self.config, "layer_types", None) or ["full_attention"])
         name = type(self.model).__name__
+        if kinds == {"full_attention"} and getattr(self.config, "layer_types", None) is None:
+            # Mistral's configuration, for one, has a window and no layer types.
+            kinds = {"sliding_attention"} if getattr(self.config, "sliding_window", None) else kinds
         if kinds != {"full_attention"}:
             raise EngineError(f"{name} has {', '.join(sorted(kinds))} layers; only full attention is supported")
         ids = torch.arange(4, device=self.device)[None] % self.config.vocab_size

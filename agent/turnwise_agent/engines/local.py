@@ -90,6 +90,7 @@ class LocalEngine:
         self._waiting: list[_Request] = []
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+        self._closed = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="turnwise-engine")
 
     @property
@@ -99,6 +100,11 @@ class LocalEngine:
     @property
     def evicted_tokens(self) -> int:
         return self._pool.evicted_tokens
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens whose keys and values are held at the moment."""
+        return self._pool.used_tokens
 
     def counters(self) -> dict[str, int]:
         """``stats`` as a dictionary, for metrics."""
@@ -113,6 +119,7 @@ class LocalEngine:
     ) -> tuple[float, ...]:
         if not continuation_ids:
             raise EngineError("nothing to score: continuation_ids is empty")
+        self._check_ids(continuation_ids)
         node = self._prompt_node(prompt_ids, parent, extra=len(continuation_ids))
         return await self._submit(node, None, tuple(continuation_ids))  # type: ignore[no-any-return]
 
@@ -120,13 +127,14 @@ class LocalEngine:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._load, weights, version)
 
     async def close(self) -> None:
+        """Whoever still waits gets an EngineError."""
+        self._closed = True
         if self._worker is not None:
             self._worker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._worker
-        for request in self._waiting:
-            request.future.cancel()
-        self._thread.shutdown(wait=True)
+        _fail(self._waiting, EngineError("the engine was closed"))
+        await asyncio.to_thread(self._thread.shutdown)
 
     # -- the queue ----------------------------------------------------------------------------------------------------
 
@@ -137,6 +145,7 @@ class LocalEngine:
         tokens = pending + tuple(prompt_ids)
         if not tokens:
             raise EngineError("the prompt is empty: give at least one token")
+        self._check_ids(tokens)
         length = above.end + len(tokens) + extra
         if length > self.backbone.max_positions:
             raise EngineError(
@@ -149,7 +158,14 @@ class LocalEngine:
             above.children[tokens] = node
         return node
 
+    def _check_ids(self, tokens: Sequence[int]) -> None:
+        # On a GPU an id outside the embedding would poison the whole process.
+        if min(tokens) < 0 or max(tokens) >= self.vocab_size:
+            raise EngineError(f"token ids go from 0 to {self.vocab_size - 1}, not {min(tokens)} to {max(tokens)}")
+
     async def _submit(self, node: Node, sampling: Sampling | None, continuation: tuple[int, ...]) -> Any:
+        if self._closed:
+            raise EngineError("the engine was closed")
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work(), name="turnwise-engine")
         request = _Request(node, sampling, continuation, asyncio.get_running_loop().create_future())
@@ -158,32 +174,38 @@ class LocalEngine:
         return await request.future
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             await asyncio.sleep(0)  # let everybody who became ready in this tick join the batch
-            batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
-            if not self._waiting:
-                self._wake.clear()
-            batch = [request for request in batch if not request.future.cancelled()]
-            try:
-                answers = await loop.run_in_executor(self._thread, self._run, batch)
-            except Exception as error:
-                for request in batch:
-                    if not request.future.done():
-                        request.future.set_exception(error)
-                continue
-            for request, answer in zip(batch, answers, strict=True):
-                if not request.future.done():
-                    request.future.set_result(answer)
+            await self._serve_batch()
+
+    async def _serve_batch(self) -> None:
+        """A frame of its own: while the worker waits for the next batch, nothing may hold on to this one's nodes."""
+        batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+        if not self._waiting:
+            self._wake.clear()
+        batch = [request for request in batch if not request.future.cancelled()]
+        try:
+            answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, batch)
+        except asyncio.CancelledError:
+            _fail(batch, EngineError("the engine was closed"))
+            raise
+        except Exception as error:
+            _fail(batch, error)
+            return
+        for request, answer in zip(batch, answers, strict=True):
+            if not request.future.done():
+                request.future.set_result(answer)
 
     # -- on the engine's thread -----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def _load(self, weights: Mapping[str, Tensor], version: int) -> None:
         own = self.backbone.model.state_dict()
-        if own.keys() != dict(weights).keys():
-            odd = sorted(own.keys() ^ dict(weights).keys())
+        odd = sorted(own.keys() ^ weights.keys()) or [
+            n for n, tensor in weights.items() if tensor.shape != own[n].shape
+        ]
+        if odd:
             raise EngineError(f"published weights do not fit the model: {', '.join(odd[:3])}")
         for name, tensor in weights.items():
             own[name].copy_(tensor)
@@ -369,3 +391,9 @@ class LocalEngine:
             answers.append(tuple(picked.tolist()))
             self.stats.scored_tokens += len(wanted)
         return answers
+
+
+def _fail(requests: Sequence[_Request], error: Exception) -> None:
+    for request in requests:
+        if not request.future.done():
+            request.future.set_exception(error)
