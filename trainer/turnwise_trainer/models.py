@@ -32,24 +32,37 @@ def load_model(path: str | Path, device: str | None = None) -> tuple[Any, Any]:
     if not (Path(path) / "config.json").is_file():
         raise ModelError(f"{path} is not a Hugging Face checkpoint directory (it has no config.json)")
     device = device or default_device()
+    _no_bars()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=torch.float32 if device == "cpu" else "auto", attn_implementation="sdpa"
         )
         tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:  # whatever a damaged or foreign checkpoint provokes inside the loaders
-        raise ModelError(f"cannot load the checkpoint {path}: {type(error).__name__}: {error}") from error
+        raise ModelError(f"cannot load the checkpoint {path}: {_first_line(error)}") from error
     return model.to(device), tokenizer
 
 
 def save_model(model: Any, tokenizer: Any, path: str | Path) -> None:
     """Write weights (safetensors), configuration and tokenizer."""
+    _no_bars()
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
 
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _no_bars() -> None:
+    """Transformers shows a bar for every file; they would run through the display of a run."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def make_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> Any:

@@ -112,7 +112,8 @@ class RunDirectory:
         """What :meth:`save` was given as ``state``, with ``step``. Raises RunError."""
         try:
             return dict(torch.load(checkpoint / "trainer.pt", weights_only=True))
-        except Exception as error:  # truncated zip, wrong types: torch raises many kinds
+        except Exception as error:  # truncated zip, wrong types: torch raises many kinds, most with a page of advice
             raise RunError(
-                f"checkpoint {checkpoint} is damaged ({error}); delete it to resume from the one before"
+                f"checkpoint {checkpoint} is damaged ({type(error).__name__} in trainer.pt); "
+                "delete it to resume from the one before"
             ) from error

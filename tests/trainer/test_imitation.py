@@ -1,0 +1,103 @@
+"""Imitation: demonstrations are the expert's, noise is noise, and a policy comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from word_worlds import ASK, Bandit, Mute
+
+from turnwise_agent.renderer import Renderer
+from turnwise_envs import load
+from turnwise_envs.episode import LiveEpisode
+from turnwise_trainer.errors import ImitationError, ModelError
+from turnwise_trainer.imitation import Demonstration, ImitationSettings, demonstrate, imitate, make_policy
+from turnwise_trainer.models import load_model, make_tiny_model, make_tokenizer
+
+SMALL = ImitationSettings(demos=8, epochs=30, lr=1e-2, batch=4, hidden=16, layers=1)
+
+
+def said(episodes: Sequence[LiveEpisode]) -> list[list[str]]:
+    return [[record.action.text for record in episode.records if record.action is not None] for episode in episodes]
+
+
+def bandit(demos: int, noise: float = 0.0, seed: int = 0) -> ImitationSettings:
+    return ImitationSettings(demos=demos, noise=noise, seed=seed)
+
+
+async def test_without_noise_a_demonstration_is_the_experts() -> None:
+    settings = ImitationSettings(demos=2)
+    household = load("household")
+    expected = []
+    for index in range(settings.demos):
+        episode = await LiveEpisode.start(household, "train", index)
+        while not episode.done:
+            action = episode.env.expert_action()
+            assert action is not None
+            await episode.step(action)
+        expected.append(episode)
+    assert said(await demonstrate(household, settings, {})) == said(expected)
+    assert all(episode.records[-1].result.info.end == "solved" for episode in expected)
+
+
+async def test_noise_is_drawn_from_what_is_admissible_and_by_seed() -> None:
+    options = {"turns": 10}
+    noisy = said(await demonstrate(Bandit, bandit(6, noise=0.5), options))
+    letters = [letter for row in noisy for letter in row]
+    # A noisy action is a "b" in one of four cases: 60 (1 - 0.5 * 3/4) = 37.5 expected, standard deviation 3.7.
+    assert 24 <= letters.count("b") <= 51
+    assert set(letters) == {"a", "b", "c", "d"}
+    assert noisy == said(await demonstrate(Bandit, bandit(6, noise=0.5), options))
+    assert noisy != said(await demonstrate(Bandit, bandit(6, noise=0.5, seed=1), options))
+
+
+async def test_nothing_to_imitate() -> None:
+    with pytest.raises(ImitationError, match="'mute' has no expert"):
+        await demonstrate(Mute, bandit(1), {})
+
+
+async def test_a_demonstration_is_what_the_policy_would_have_seen() -> None:
+    (episode,) = await demonstrate(Bandit, bandit(1), {"turns": 2})
+    renderer = Renderer(make_tokenizer([ASK], vocab_size=262))
+    demonstration = Demonstration.of(episode, renderer)
+    ask = list(f"{ASK}".encode())
+    names = renderer.tokenizer.convert_ids_to_tokens(list(demonstration.ids))
+    one = ["<|user|>", *map(chr, ask), "<|assistant|>"]
+    assert names == [*one, "b", "<|end|>", *one, "b", "<|end|>"]
+    assert [name for name, own in zip(names, demonstration.is_action, strict=True) if own] == ["b", "<|end|>"] * 2
+
+
+async def test_a_tiny_model_learns_the_expert_by_heart() -> None:
+    episodes = await demonstrate(Bandit, SMALL_DEMOS := bandit(6), {})
+    tokenizer = make_tokenizer([ASK], vocab_size=262)
+    renderer = Renderer(tokenizer)
+    model = make_tiny_model(tokenizer, hidden=16, layers=1, heads=2)
+    seen: list[tuple[int, int, float]] = []
+    demonstrations = [Demonstration.of(episode, renderer) for episode in episodes]
+    loss = imitate(model, demonstrations, SMALL, lambda *step: seen.append(step))
+    assert SMALL_DEMOS.noise == 0.0
+    assert loss < 0.1 < 3.0 < seen[0][2]
+    assert [done for done, _, _ in seen] == list(range(1, 61))  # 30 epochs of ceil(6 / 4)
+    assert {total for _, total, _ in seen} == {60}
+    prompt = torch.tensor([renderer.first(episodes[0].initial.messages)])
+    assert renderer.decode([int(model(input_ids=prompt).logits[0, -1].argmax())]) == "b"
+
+
+async def test_make_policy_writes_a_checkpoint_to_start_from(tmp_path: Path) -> None:
+    class Wide(Bandit):
+        """As many tasks as a tokenizer wants to see."""
+
+        spec = Bandit.spec.model_copy(update={"splits": [Bandit.spec.splits[0].model_copy(update={"size": None})]})
+        tasks = type(Bandit.tasks)(spec, lambda split, index: ASK)
+
+    loss = await make_policy(Wide, SMALL, tmp_path / "one")
+    model, tokenizer = load_model(tmp_path / "one")
+    assert Renderer(tokenizer).stop_ids
+    assert model.config.hidden_size == 16
+    again = await make_policy(Wide, SMALL, tmp_path / "two", start_from=tmp_path / "one")
+    assert again < loss
+    with pytest.raises(ModelError):
+        await make_policy(Wide, SMALL, tmp_path / "three", start_from=tmp_path / "nowhere")
+    assert not (tmp_path / "three").exists()
