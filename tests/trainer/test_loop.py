@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import subprocess
@@ -156,10 +157,14 @@ def test_killed_and_resumed_is_bit_identical(world: World, whole: tuple[Path, st
     assert (done.returncode, done.stderr) == (0, "")
     assert "step 3/6" in done.stdout
     assert "step 2/6" not in done.stdout
-    ours, theirs = (path / "checkpoints" / "step-000006" / "model.safetensors" for path in (run, whole[0]))
-    assert ours.read_bytes() == theirs.read_bytes()
+    assert weights(run) == weights(whole[0])
     assert without_timings(metrics(run)) == without_timings(metrics(whole[0]))
     assert said(run) == said(whole[0])
+
+
+def weights(run: Path) -> str:
+    """A hash, since pytest would take minutes to explain how two files differ."""
+    return hashlib.sha256((run / "checkpoints" / "step-000006" / "model.safetensors").read_bytes()).hexdigest()
 
 
 def without_timings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
