@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from forests import PATHS, forest
+from sample_group import PATHS, forest
 
 from turnwise_agent.errors import StoreError
 from turnwise_agent.store import TrajectoryStore

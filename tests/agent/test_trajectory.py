@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from forests import PATHS, forest
+from sample_group import PATHS, forest
 
 from turnwise_agent.trajectory import StopReason
 
