@@ -31,6 +31,14 @@ class EnvConfig(Settings):
         default=("http://127.0.0.1:8000",), min_length=1, description="Base URLs of servers (replicas) that serve it."
     )
     split: str = Field(default="train", description="Split of tasks to train on.")
+    where: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="Only tasks whose public metadata has one of these values, in training and in evaluation: "
+        '{family = ["look_at_obj_in_light"]}.',
+    )
+    max_tasks: Positive | None = Field(
+        default=None, description="Train on the first so many tasks of the split (that match where); none: on all."
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Environment options, checked by the environment's own schema."
     )

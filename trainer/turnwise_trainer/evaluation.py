@@ -14,6 +14,7 @@ from turnwise_agent.trajectory import Group
 from turnwise_envs.types import JsonObject
 from turnwise_trainer.contact import check_episodes, look_up, split_size
 from turnwise_trainer.models import load_model
+from turnwise_trainer.task_pool import Where, find_tasks
 
 #: First number of the random key of evaluations, so that they never share a stream with training.
 _EVAL_KEY = 1
@@ -51,13 +52,10 @@ class Evaluation:
 
 
 async def evaluate(
-    rollout: RolloutEngine, split: str, episodes: int, *, options: JsonObject, seed: int = 0, first: int = 0
+    rollout: RolloutEngine, split: str, indices: Sequence[int], *, options: JsonObject, seed: int = 0
 ) -> Evaluation:
-    """Play tasks ``first ... first + episodes - 1`` of ``split`` once each, with the rollout engine's temperature."""
-    draws = [
-        TaskDraw(split, first + number, 1, key=(seed, _EVAL_KEY, first + number), options=options)
-        for number in range(episodes)
-    ]
+    """Play these tasks of ``split`` once each, with the rollout engine's temperature."""
+    draws = [TaskDraw(split, index, 1, key=(seed, _EVAL_KEY, index), options=options) for index in indices]
     return Evaluation.of(split, await rollout.draw(draws))
 
 
@@ -70,9 +68,10 @@ async def evaluate_checkpoint(
     *,
     settings: RolloutSettings,
     options: JsonObject,
+    where: Where | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """:func:`evaluate` a checkpoint directory against servers. ``settings.max_context_tokens`` is lowered to what the
+    """:func:`evaluate` a checkpoint directory against servers, on the first tasks that match ``where``. ``settings.max_context_tokens`` is lowered to what the
     model can hold.
 
     Raises:
@@ -92,6 +91,7 @@ async def evaluate_checkpoint(
     try:
         async with TurnwiseClient(list(urls)) as client:
             rollout = RolloutEngine(client, engine, Renderer(tokenizer), spec, fitted)
-            return await evaluate(rollout, split, episodes, options=options, seed=seed)
+            indices = await find_tasks(client, spec, split, where or {}, episodes)
+            return await evaluate(rollout, split, indices, options=options, seed=seed)
     finally:
         await engine.close()

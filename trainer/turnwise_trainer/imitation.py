@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from turnwise_envs.episode import LiveEpisode
 from turnwise_envs.types import JsonObject
 from turnwise_trainer.errors import ImitationError
 from turnwise_trainer.models import load_model, make_tiny_model, make_tokenizer, save_model
+from turnwise_trainer.task_pool import Where, matches
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class ImitationSettings:
     """How a policy is made from demonstrations.
 
     Attributes:
-        demos: number of demonstrations, from the tasks ``0 ... demos - 1`` of ``split``.
+        demos: number of demonstrations, from the first tasks of ``split`` that match ``where``.
         noise: chance that a demonstrated action is a random admissible one instead of the expert's.
         epochs, lr, batch: passes, AdamW's peak rate, demonstrations per optimizer step.
         observation_weight: weight of predicting what the environment says. It teaches a new model to copy names long
@@ -35,6 +37,7 @@ class ImitationSettings:
 
     demos: int = 200
     split: str = "train"
+    where: Where = field(default_factory=dict)
     noise: float = 0.0
     epochs: int = 4
     lr: float = 1e-3
@@ -82,7 +85,7 @@ async def demonstrate(
 ) -> list[LiveEpisode]:
     """Play the tasks with the expert. Raises ImitationError if the environment has none."""
     episodes = []
-    for index in range(settings.demos):
+    for index in _task_indices(env_class, settings):
         rng = random.Random(f"{settings.seed}/{index}")
         episode = await LiveEpisode.start(env_class, settings.split, index, options=options)
         while not episode.done:
@@ -96,6 +99,18 @@ async def demonstrate(
         await episode.close()
         episodes.append(episode)
     return episodes
+
+
+def _task_indices(env_class: type[Environment], settings: ImitationSettings) -> list[int]:
+    size = env_class.tasks.size(settings.split)
+    candidates = itertools.count() if size is None else range(size)
+    found = (i for i in candidates if matches(env_class.tasks.get(settings.split, i), settings.where))
+    indices = list(itertools.islice(found, settings.demos))
+    if len(indices) < settings.demos:
+        raise ImitationError(
+            f"split {settings.split!r} of {env_class.spec.id!r} has only {len(indices)} such tasks, not {settings.demos}"
+        )
+    return indices
 
 
 async def texts_of_play(env_class: type[Environment], split: str, episodes: int, options: JsonObject) -> list[str]:

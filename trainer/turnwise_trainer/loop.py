@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from turnwise_agent.client import TurnwiseClient
 from turnwise_agent.engines.local import LocalEngine
@@ -17,7 +14,8 @@ from turnwise_agent.renderer import Renderer
 from turnwise_agent.rollout import RolloutEngine, RolloutSettings, TaskDraw
 from turnwise_agent.store import TrajectoryStore
 from turnwise_agent.trajectory import Group
-from turnwise_trainer.config import TrainConfig
+from turnwise_envs.types import EnvSpec
+from turnwise_trainer.config import EnvConfig, TrainConfig
 from turnwise_trainer.contact import check_episodes, look_up, split_size
 from turnwise_trainer.evaluation import evaluate
 from turnwise_trainer.learner import Learner
@@ -26,6 +24,7 @@ from turnwise_trainer.models import load_model
 from turnwise_trainer.objective import Objective
 from turnwise_trainer.progress import Progress
 from turnwise_trainer.run_directory import RunDirectory
+from turnwise_trainer.task_pool import find_tasks, task_order
 
 #: First number of the random key of training rollouts; see evaluation.py for the other.
 _TRAIN_KEY = 0
@@ -100,6 +99,7 @@ async def train(run: RunDirectory, progress: Progress) -> TrainResult:
     totals = Totals(**start.get("totals", {}))
     try:
         async with TurnwiseClient(list(config.env.urls)) as client:
+            tasks = await _tasks(client, spec, size, config.env)
             rollout = RolloutEngine(
                 client, engine, Renderer(tokenizer), spec, rollout_settings(config, engine), progress.turn
             )
@@ -110,12 +110,19 @@ async def train(run: RunDirectory, progress: Progress) -> TrainResult:
             ):
                 run_id = store.run(run.path.name)
                 store.forget_from(run_id, start["step"])
-                loop = _Loop(run, rollout, learner, store, metrics, progress, totals, tokenizer, run_id, size)
+                loop = _Loop(run, rollout, learner, store, metrics, progress, totals, tokenizer, run_id, tasks)
                 for step in range(start["step"], config.steps):
                     await loop.step(step)
     finally:
         await engine.close()
     return TrainResult(run.checkpoints()[-1], totals)
+
+
+async def _tasks(client: TurnwiseClient, spec: EnvSpec, size: int | None, env: EnvConfig) -> list[int] | None:
+    """Indices of the tasks to train on; None for all of an unbounded split."""
+    if env.where or env.max_tasks is not None:
+        return await find_tasks(client, spec, env.split, env.where, env.max_tasks)
+    return None if size is None else list(range(size))
 
 
 def rollout_settings(config: TrainConfig, engine: LocalEngine, temperature: float | None = None) -> RolloutSettings:
@@ -130,18 +137,6 @@ def rollout_settings(config: TrainConfig, engine: LocalEngine, temperature: floa
     )
 
 
-def task_order(seed: int, step: int, count: int, size: int | None) -> list[int]:
-    """Task indices of a training step: every task once before any comes twice, in an order shuffled by pass."""
-    numbers = range(step * count, (step + 1) * count)
-    if size is None:
-        return list(numbers)
-    shuffled: Mapping[int, Any] = {
-        epoch: np.random.default_rng([seed, epoch]).permutation(size)
-        for epoch in {number // size for number in numbers}
-    }
-    return [int(shuffled[number // size][number % size]) for number in numbers]
-
-
 @dataclass
 class _Loop:
     run: RunDirectory
@@ -153,7 +148,7 @@ class _Loop:
     totals: Totals
     tokenizer: Any
     run_id: int
-    split_size: int | None
+    tasks: list[int] | None  # None: all of an unbounded split
 
     async def step(self, step: int) -> None:
         """One training step: ``step`` are finished before it."""
@@ -184,9 +179,14 @@ class _Loop:
                 env_seed=config.env.seed + step * count + number,
                 options=config.env.options,
             )
-            for number, index in enumerate(task_order(config.seed, step, count, self.split_size))
+            for number, index in enumerate(self._task_indices(step))
         ]
         return await self.rollout.draw(draws, self.learner.objective.branch_rule())
+
+    def _task_indices(self, step: int) -> list[int]:
+        config, tasks = self.run.config, self.tasks
+        order = task_order(config.seed, step, config.rollout.groups_per_step, None if tasks is None else len(tasks))
+        return order if tasks is None else [tasks[number] for number in order]
 
     def _log(self, done: int, groups: list[Group], learned: dict[str, float], rollout: float, total: float) -> None:
         self.totals.count(groups)
@@ -228,9 +228,8 @@ class _Loop:
                     self.rollout.spec,
                     rollout_settings(config, engine, temperature),
                 )
-                result = await evaluate(
-                    player, split, config.eval.episodes, options=config.env.options, seed=config.seed
-                )
+                indices = await find_tasks(player.client, player.spec, split, config.env.where, config.eval.episodes)
+                result = await evaluate(player, split, indices, options=config.env.options, seed=config.seed)
                 self.store.add(self.run_id, done - 1, f"eval/{split}/{mode}", result.groups)
                 values = {
                     "split": split,

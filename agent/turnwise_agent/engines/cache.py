@@ -70,7 +70,7 @@ class Node:
 
 
 class TokenPool:
-    """Slots for keys and values, one a token: ``storage[2 * layer (+1 for values), head, slot, :]``.
+    """Slots for keys and values, one a token: ``storage[slot, 2 * layer (+1 for values), head, :]``.
 
     Slot 0 stays zero and pads gathers. Handles may be dropped on another thread than the one that computes, so freed
     slots go through a deque; nodes are listed with ``valuerefs``, which no other thread can disturb.
@@ -78,7 +78,7 @@ class TokenPool:
 
     def __init__(self, layers: int, heads: int, head_dim: int, budget: int, dtype: torch.dtype, device: torch.device):
         self.budget = budget
-        self.storage = torch.zeros(2 * layers, heads, budget + 1, head_dim, dtype=dtype, device=device)
+        self.storage = torch.zeros(budget + 1, 2 * layers, heads, head_dim, dtype=dtype, device=device)
         self.nodes: WeakValueDictionary[int, Node] = WeakValueDictionary()
         self.returned: deque[Tensor] = deque()
         self.evicted_tokens = 0

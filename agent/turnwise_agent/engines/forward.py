@@ -23,7 +23,7 @@ class Past(Protocol):
 
 
 class WritingPast:
-    """Writes new keys and values into a buffer ``[2 * layers, H, B, capacity, D]`` in place (inference only).
+    """Writes new keys and values into a buffer ``[B, capacity, 2 * layers, H, D]`` in place (inference only).
 
     ``start`` is the column of the next new token; the caller moves it on.
     """
@@ -34,7 +34,7 @@ class WritingPast:
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         end = self.start + key.shape[2]
-        keys, values = self.buffer[2 * layer_idx].transpose(0, 1), self.buffer[2 * layer_idx + 1].transpose(0, 1)
+        keys, values = (self.buffer[:, :, 2 * layer_idx + i].transpose(1, 2) for i in range(2))  # [B, H, capacity, D]
         keys[:, :, self.start : end] = key
         values[:, :, self.start : end] = value
         return keys[:, :, :end], values[:, :, :end]

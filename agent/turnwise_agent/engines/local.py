@@ -86,6 +86,8 @@ class LocalEngine:
             self.backbone.dtype,
             self.backbone.device,
         )
+        # Only one buffer is in use at a time; touching fresh memory for each would cost more than the copy into it.
+        self._scratch: Tensor | None = None
         self._root = Node(self._pool, None, (), "prompt")
         self._waiting: list[_Request] = []
         self._wake = asyncio.Event()
@@ -288,7 +290,7 @@ class LocalEngine:
         return hidden, buffer, offset
 
     def _gather(self, leaves: Sequence[Node], extra: int) -> tuple[Tensor, Tensor, int]:
-        """A buffer ``[2 * layers, H, B, capacity, D]`` that starts with each leaf's context; lengths ``[B]``; its width."""
+        """A buffer ``[B, capacity, 2 * layers, H, D]`` that starts with each leaf's context; lengths ``[B]``; its width."""
         pool = self._pool
         slots = [torch.cat([node.slots for node in leaf.chain() if node.slots is not None]) for leaf in leaves]
         lengths = [len(row) for row in slots]
@@ -296,8 +298,11 @@ class LocalEngine:
         index = torch.zeros(len(slots), offset + extra, dtype=torch.long)
         for row, owned in enumerate(slots):
             index[row, : len(owned)] = owned
-        flat = pool.storage.index_select(2, index.flatten().to(pool.storage.device))
-        buffer = flat.view(flat.shape[0], flat.shape[1], len(slots), offset + extra, flat.shape[3])
+        if self._scratch is None or len(self._scratch) < index.numel():
+            self._scratch = pool.storage.new_empty(index.numel(), *pool.storage.shape[1:])
+        flat = self._scratch[: index.numel()]
+        torch.index_select(pool.storage, 0, index.flatten().to(pool.storage.device), out=flat)
+        buffer = flat.view(len(slots), offset + extra, *flat.shape[1:])
         return buffer, torch.tensor(lengths, device=pool.storage.device), offset
 
     def _store(self, nodes: list[Node], keep: set[Node], buffer: Tensor, rows: list[int], offset: int) -> None:
@@ -306,7 +311,7 @@ class LocalEngine:
         slots = self._pool.allocate(sum(sizes), keep)
         row_index = torch.repeat_interleave(torch.tensor(rows), torch.tensor(sizes)).to(buffer.device)
         columns = torch.cat([torch.arange(offset, offset + size) for size in sizes]).to(buffer.device)
-        self._pool.storage[:, :, slots.to(buffer.device)] = buffer[:, :, row_index, columns]
+        self._pool.storage[slots.to(buffer.device)] = buffer[row_index, columns]
         for node, owned in zip(nodes, torch.split(slots, sizes), strict=True):
             node.slots = owned
             node.computed = True
@@ -325,7 +330,7 @@ class LocalEngine:
             if 2 * live <= len(sampler.active):
                 self._retire(batch, keep, sampler, past.buffer, offset, handles)
                 stay = sampler.drop_finished()
-                past.buffer = past.buffer.index_select(2, stay)
+                past.buffer = past.buffer.index_select(0, stay)
                 tokens, context, seen = tokens[stay], context[stay], seen[stay]
             drawn = past.start - offset
             grown = torch.ones(len(sampler.active), drawn + 1, dtype=torch.bool, device=device)

@@ -39,6 +39,10 @@ SPEC = EnvSpec(
                 "type": "boolean",
                 "description": "Append the admissible actions to the text of every observation.",
             },
+            "repeat_task": {
+                "type": "boolean",
+                "description": "Append the task to the text of every observation: it is near where the policy acts.",
+            },
         },
         "additionalProperties": False,
     },
@@ -59,11 +63,13 @@ class Household(Environment):
     _state: State
     _commands: dict[str, Command]
     _show_admissible: bool
+    _repeat_task: bool
 
     async def reset(self, task: Task, seed: int, options: JsonObject) -> Observation:
         """Begin ``task``. Nothing is random after that, so ``seed`` makes no difference."""
         world = scene_of(task.split, task.index).world
-        self._become(world, world.initial(), bool(options.get("show_admissible", False)))
+        shown = bool(options.get("show_admissible", False)), bool(options.get("repeat_task", False))
+        self._become(world, world.initial(), *shown)
         return self._observe(text.opening(world))
 
     async def step(self, action: Action) -> StepResult:
@@ -81,6 +87,8 @@ class Household(Environment):
             self._commands = commands(self._world, self._state)
         if action.tool_calls:
             said = f"{said} {text.NO_TOOLS}"
+        if self._repeat_task:
+            said = f"{said}\n{text.task_line(self._world)}"
         return StepResult(
             observation=self._observe(said),
             reward=1.0 if solved else 0.0,
@@ -102,21 +110,22 @@ class Household(Environment):
     def snapshot(self) -> bytes:
         world = self._world
         return json.dumps(
-            [world.split, world.index, self._show_admissible, self._state], separators=(",", ":")
+            [world.split, world.index, self._show_admissible, self._repeat_task, self._state], separators=(",", ":")
         ).encode()
 
     def restore(self, snapshot: bytes) -> None:
-        split, index, show_admissible, (where, *rest) = json.loads(snapshot)
-        self._become(scene_of(split, index).world, State(tuple(where), *rest), show_admissible)
+        split, index, *shown, (where, *rest) = json.loads(snapshot)
+        self._become(scene_of(split, index).world, State(tuple(where), *rest), *shown)
 
     def expert_action(self) -> Action:
         """What an agent would do that knows only what this episode has shown."""
         return Action(text=expert_command(self._world, self._state))
 
-    def _become(self, world: World, state: State, show_admissible: bool) -> None:
+    def _become(self, world: World, state: State, show_admissible: bool, repeat_task: bool) -> None:
         self._world, self._state = world, state
         self._commands = commands(world, state)
         self._show_admissible = show_admissible
+        self._repeat_task = repeat_task
 
     def _observe(self, said: str) -> Observation:
         admissible = sorted(self._commands)

@@ -43,7 +43,11 @@ def room(world: World) -> str:
 
 def opening(world: World) -> str:
     """The first observation: the room and the task."""
-    return f"{room(world)}\n\nYour task is to: {world.goal.instruction}"
+    return f"{room(world)}\n\n{task_line(world)}"
+
+
+def task_line(world: World) -> str:
+    return f"Your task is to: {world.goal.instruction}"
 
 
 def view(world: World, state: State, r: int) -> str:
