@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
 
 from rich.console import Console
@@ -34,13 +35,13 @@ from turnwise_trainer.imitation import ImitationSettings, make_policy
 from turnwise_trainer.loop import train
 from turnwise_trainer.progress import Progress
 from turnwise_trainer.run_directory import RunDirectory
+from turnwise_trainer.task_pool import matches
 
 ENV = "household"
 SPLIT = "valid_unseen"
 EPISODES = 200
-#: Of these many tasks the demo also reports how long an expert needs and how often a random policy succeeds.
-FACT_EPISODES = 200
-IMITATION = ImitationSettings(demos=1000, noise=0.1, epochs=5, lr=3e-3, batch=8)
+EVAL_TURNS = 30
+DEMOS, NOISE = 4000, 0.05
 CONTROL_STEPS = 12
 
 console = Console()
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--control", action="store_true", help="shuffle rewards within groups: nothing is learned")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="change a training setting")
     arguments = parser.parse_args()
+    make_room(arguments.out)
     try:
         asyncio.run(demo(arguments.seed, arguments.out, arguments.control, arguments.set))
     except KeyboardInterrupt:
@@ -60,30 +62,36 @@ def main() -> None:
         sys.exit(130)
 
 
-async def demo(seed: int, out: Path, control: bool, overrides: list[str]) -> None:
-    began = time.perf_counter()
+def make_room(out: Path) -> None:
+    """An empty directory; an earlier demo in it goes, anything else stays and is an error."""
     if (out / "start" / "config.json").exists() or (out / "config.toml").exists():
         console.print(f"[dim]removing the earlier demo in {out}[/dim]")
         shutil.rmtree(out)
+    if out.exists() and any(out.iterdir()):
+        raise SystemExit(f"{out} holds something else; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
+
+
+async def demo(seed: int, out: Path, control: bool, overrides: list[str]) -> None:
+    began = time.perf_counter()
     console.rule("[bold]1  the environment")
     with household_server() as url:
         console.print(f"{ENV} is served on {url}, in a process of its own")
-        facts = await task_facts()
+        config = settings(seed, out, url, control, overrides)
+        facts = await task_facts(config)
         console.print(
             f"{SPLIT}: an expert needs {facts['expert_turns_mean']:.1f} turns, rooms have at least "
             f"{facts['receptacles_min']} receptacles, a random policy solves {facts['random_success']:.1%}"
         )
         console.rule("[bold]2  a starting policy, from few and imperfect demonstrations")
-        await starting_policy(seed, out / "start")
-        before = await play(out / "start", url)
+        await starting_policy(config, out / "start")
+        before = await play(config, out / "start")
         console.print(f"before: success [bold]{before.success:.3f}[/bold] on {before.episodes} episodes of {SPLIT}")
         console.rule("[bold]3  reinforcement learning over HTTP" + (" (control: shuffled rewards)" if control else ""))
-        config = settings(seed, out, url, control, overrides)
         with RunDirectory.create(config) as run:
             result = await train(run, Progress(console))
         console.rule("[bold]4  the same tasks again")
-        after = await play(result.checkpoint, url)
+        after = await play(config, result.checkpoint)
     summary = {
         "success_before": before.success,
         "success_after": after.success,
@@ -127,10 +135,12 @@ def household_server() -> Iterator[str]:
             process.terminate()
 
 
-async def starting_policy(seed: int, out: Path) -> None:
-    progress = track_steps("imitating")
-    chosen = ImitationSettings(**{**IMITATION.__dict__, "seed": seed})
-    loss = await make_policy(load(ENV), chosen, out, on_step=progress)
+async def starting_policy(config: TrainConfig, out: Path) -> None:
+    chosen = ImitationSettings(
+        demos=DEMOS, where=config.env.where, noise=NOISE, epochs=1, lr=3e-3, batch=8, seed=config.seed
+    )
+    options = {**config.env.options, "max_turns": EVAL_TURNS}
+    loss = await make_policy(load(ENV), chosen, out, options=options, on_step=track_steps("imitating"))
     console.print(f"{chosen.demos} demonstrations, {chosen.noise:.0%} of their actions random; loss {loss:.3f}")
 
 
@@ -148,16 +158,31 @@ def track_steps(title: str):  # type: ignore[no-untyped-def]
     return on_step
 
 
-async def play(checkpoint: Path, url: str) -> Evaluation:
-    greedy = RolloutSettings(temperature=0.0, max_action_tokens=16, max_context_tokens=1536, max_concurrent_groups=128)
-    return await evaluate_checkpoint(checkpoint, ENV, [url], SPLIT, EPISODES, settings=greedy, options={})
+async def play(config: TrainConfig, checkpoint: Path) -> Evaluation:
+    greedy = RolloutSettings(
+        temperature=0.0,
+        max_action_tokens=config.rollout.max_action_tokens,
+        max_context_tokens=config.rollout.max_context_tokens,
+        max_concurrent_groups=128,
+    )
+    return await evaluate_checkpoint(
+        checkpoint,
+        ENV,
+        config.env.urls,
+        SPLIT,
+        EPISODES,
+        settings=greedy,
+        options={**config.env.options, "max_turns": EVAL_TURNS},
+        where=config.env.where,
+    )
 
 
-async def task_facts() -> dict[str, float]:
+async def task_facts(config: TrainConfig) -> dict[str, float]:
     """How hard the tasks of the evaluation are, measured on the environment itself."""
     env_class = load(ENV)
     turns, receptacles, random_wins = [], [], 0
-    for index in range(FACT_EPISODES):
+    candidates = (index for index in count() if matches(env_class.tasks.get(SPLIT, index), config.env.where))
+    for index in islice(candidates, EPISODES):
         episode = await LiveEpisode.start(env_class, SPLIT, index)
         receptacles.append(episode.task.metadata["receptacles"])
         while not episode.done:
@@ -173,7 +198,7 @@ async def task_facts() -> dict[str, float]:
     return {
         "expert_turns_mean": sum(turns) / len(turns),
         "receptacles_min": min(receptacles),
-        "random_success": random_wins / FACT_EPISODES,
+        "random_success": random_wins / EPISODES,
     }
 
 

@@ -11,11 +11,13 @@ An environment in full::
             return Observation.say(task.instruction)
 
         async def step(self, action):
-            guess = action.text.strip()
-            if guess == str(self.secret):
+            try:
+                guess = int(action.text)
+            except ValueError:
+                return StepResult(observation=Observation.say("Write a number."), info=StepInfo(action_valid=False))
+            if guess == self.secret:
                 return StepResult(observation=Observation.say("Right."), reward=1.0, terminated=True)
-            hint = "Higher." if guess.isdigit() and int(guess) < self.secret else "Lower."
-            return StepResult(observation=Observation.say(hint))
+            return StepResult(observation=Observation.say("Higher." if guess < self.secret else "Lower."))
 
 The state must be a function of (task, seed, options, actions): no clock, no global RNG, no hash order.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +21,10 @@ from turnwise_agent.engines.cache import Node, TokenPool, missing
 from turnwise_agent.engines.forward import Backbone, WritingPast
 from turnwise_agent.engines.sampler import BatchSampler
 from turnwise_agent.errors import EngineError
+
+
+#: A batch starts when it is full, or when nobody has joined it for this long.
+BATCH_WINDOW_S = 0.004
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +182,15 @@ class LocalEngine:
     async def _work(self) -> None:
         while True:
             await self._wake.wait()
-            await asyncio.sleep(0)  # let everybody who became ready in this tick join the batch
+            await self._gather_requests()
             await self._serve_batch()
+
+    async def _gather_requests(self) -> None:
+        """Wait while requests keep coming: a small model's batch of 10 takes almost as long as one of 60."""
+        seen = 0
+        while seen < len(self._waiting) < self._max_batch:
+            seen = len(self._waiting)
+            await asyncio.sleep(BATCH_WINDOW_S)
 
     async def _serve_batch(self) -> None:
         """A frame of its own: while the worker waits for the next batch, nothing may hold on to this one's nodes."""
@@ -246,8 +257,8 @@ class LocalEngine:
                     # In the same steps as the first time: prompts at once, action tokens one by one.
                     self._fill([node], keep, one_by_one=node.kind == "action")
             else:
-                for start in range(0, len(wave), self._max_batch):
-                    self._fill(wave[start : start + self._max_batch], keep, one_by_one=False)
+                for alike in _of_similar_length(wave, self._max_batch):
+                    self._fill(alike, keep, one_by_one=False)
 
     def _fill(self, nodes: list[Node], keep: set[Node], *, one_by_one: bool) -> None:
         hidden, buffer, offset = self._extend(
@@ -327,7 +338,7 @@ class LocalEngine:
         past = WritingPast(buffer, offset)
         seen = torch.arange(offset, device=device) < context[:, None]
         while live := sampler.live:
-            if 2 * live <= len(sampler.active):
+            if 4 * live <= 3 * len(sampler.active):
                 self._retire(batch, keep, sampler, past.buffer, offset, handles)
                 stay = sampler.drop_finished()
                 past.buffer = past.buffer.index_select(0, stay)
@@ -402,3 +413,14 @@ def _fail(requests: Sequence[_Request], error: Exception) -> None:
     for request in requests:
         if not request.future.done():
             request.future.set_exception(error)
+
+
+def _of_similar_length(nodes: list[Node], most: int) -> Iterator[list[Node]]:
+    """Batches of at most ``most`` segments, none longer than 1.5 times the shortest: padding is computed, too."""
+    batch: list[Node] = []
+    for node in sorted(nodes, key=lambda node: len(node.tokens)):
+        if batch and (len(batch) == most or len(node.tokens) > 1.5 * len(batch[0].tokens)):
+            yield batch
+            batch = []
+        batch.append(node)
+    yield batch

@@ -20,6 +20,10 @@ def evaluate(
     max_action_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of one action.")] = 32,
     max_context_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of a context.")] = 2048,
     option: Annotated[list[str], typer.Option(help="Environment option, name=value; may be repeated.")] = [],  # noqa: B006
+    where: Annotated[
+        list[str],
+        typer.Option(help="Only tasks whose public field has one of these values, family=a,b; may be repeated."),
+    ] = [],  # noqa: B006
     by: Annotated[str | None, typer.Option(help="Also show success by this public task field, such as family.")] = None,
     seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
 ) -> None:
@@ -35,7 +39,7 @@ def evaluate(
     from rich.table import Table
 
     from turnwise_agent.rollout import RolloutSettings
-    from turnwise_trainer.commands.options import env_options
+    from turnwise_trainer.commands.options import env_options, where_clause
     from turnwise_trainer.evaluation import evaluate_checkpoint
 
     result = asyncio.run(
@@ -49,6 +53,7 @@ def evaluate(
                 temperature=temperature, max_action_tokens=max_action_tokens, max_context_tokens=max_context_tokens
             ),
             options=env_options(option),
+            where=where_clause(where),
             seed=seed,
         )
     )

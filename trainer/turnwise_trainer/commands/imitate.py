@@ -25,8 +25,12 @@ def imitate(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the demonstrations.")] = 4,
     lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of AdamW.")] = 1e-3,
     batch: Annotated[int, typer.Option(min=1, help="Demonstrations per optimizer step.")] = 8,
-    hidden: Annotated[int, typer.Option(min=8, help="Width of the tiny model (ignored with --model).")] = 128,
-    layers: Annotated[int, typer.Option(min=1, help="Layers of the tiny model (ignored with --model).")] = 3,
+    hidden: Annotated[int | None, typer.Option(min=8, help="Width of the tiny model; 128 if not given.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Layers of the tiny model; 3 if not given.")] = None,
+    where: Annotated[
+        list[str],
+        typer.Option(help="Only tasks whose public field has one of these values, family=a,b; may be repeated."),
+    ] = [],  # noqa: B006
     option: Annotated[list[str], typer.Option(help="Environment option, name=value; may be repeated.")] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Of noise, order and a new model's weights.")] = 0,
 ) -> None:
@@ -39,10 +43,14 @@ def imitate(
     import asyncio
 
     from turnwise_envs import load
-    from turnwise_trainer.commands.options import env_options
+    from turnwise_trainer.commands.options import env_options, where_clause
+    from turnwise_trainer.errors import ConfigError
     from turnwise_trainer.imitation import ImitationSettings, make_policy
 
+    if model is not None and (hidden is not None or layers is not None):
+        raise ConfigError("--hidden and --layers have no effect with --model: its size is what it is")
     settings = ImitationSettings(
+        where=where_clause(where),
         demos=demos,
         split=split,
         noise=noise,
@@ -50,8 +58,8 @@ def imitate(
         lr=lr,
         batch=batch,
         seed=seed,
-        hidden=hidden,
-        layers=layers,
+        hidden=hidden or ImitationSettings.hidden,
+        layers=layers or ImitationSettings.layers,
     )
     loss = asyncio.run(make_policy(load(env), settings, out, start_from=model, options=env_options(option)))
     typer.echo(f"turnwise: wrote {out}, imitation loss {loss:.3f} nats a token")
