@@ -22,7 +22,6 @@ from turnwise_agent.engines.forward import Backbone, WritingPast
 from turnwise_agent.engines.sampler import BatchSampler
 from turnwise_agent.errors import EngineError
 
-
 #: A batch starts when it is full, or when nobody has joined it for this long.
 BATCH_WINDOW_S = 0.004
 
