@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from turnwise_envs.types import Action, JsonObject, Observation, StepInfo, Task
@@ -98,7 +98,6 @@ class Group:
     turns: Sequence[Turn]
     episodes: Sequence[Episode]
     dropped: int = 0
-    metadata: JsonObject = field(default_factory=dict)
 
     def path(self, episode: Episode) -> list[Turn]:
         """The turns of one episode, first to last."""

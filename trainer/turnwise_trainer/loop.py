@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,6 @@ class TrainResult:
 
     checkpoint: Path
     totals: Totals
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
 
 
 async def train(run: RunDirectory, progress: Progress) -> TrainResult:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -110,10 +110,6 @@ class LocalEngine:
     def cached_tokens(self) -> int:
         """Tokens whose keys and values are held at the moment."""
         return self._pool.used_tokens
-
-    def counters(self) -> dict[str, int]:
-        """``stats`` as a dictionary, for metrics."""
-        return asdict(self.stats)
 
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, parent: object | None = None) -> Generation:
         node = self._prompt_node(prompt_ids, parent, extra=sampling.max_tokens)
