@@ -81,7 +81,8 @@ class LiveEpisode:
     @property
     def turn(self) -> int:
         """Number of actions taken."""
-        return sum(record.action is not None for record in self.records)
+        finished = bool(self.records) and self.records[-1].action is None  # a finish can only come last
+        return len(self.records) - finished
 
     @property
     def done(self) -> bool:

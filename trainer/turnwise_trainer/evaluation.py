@@ -71,8 +71,9 @@ async def evaluate_checkpoint(
     where: Where | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """:func:`evaluate` a checkpoint directory against servers, on the first tasks that match ``where``. ``settings.max_context_tokens`` is lowered to what the
-    model can hold.
+    """:func:`evaluate` a checkpoint directory against servers, on the first tasks that match ``where``.
+
+    ``settings.max_context_tokens`` is lowered to what the model can hold.
 
     Raises:
         ConfigError: there is no such split, or it has fewer tasks.

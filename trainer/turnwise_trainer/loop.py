@@ -217,17 +217,18 @@ class _Loop:
         config = self.run.config
         engine = self.rollout.engine
         assert isinstance(engine, LocalEngine)
+        client, spec = self.rollout.client, self.rollout.spec
         for split in config.eval.splits:
+            indices = await find_tasks(client, spec, split, config.env.where, config.eval.episodes)
             for mode in config.eval.modes:
                 temperature = 0.0 if mode == "greedy" else config.eval.temperature
                 player = RolloutEngine(
-                    self.rollout.client,
+                    client,
                     engine,
                     self.rollout.renderer,
-                    self.rollout.spec,
+                    spec,
                     rollout_settings(config, engine, temperature),
                 )
-                indices = await find_tasks(player.client, player.spec, split, config.env.where, config.eval.episodes)
                 result = await evaluate(player, split, indices, options=config.env.options, seed=config.seed)
                 self.store.add(self.run_id, done - 1, f"eval/{split}/{mode}", result.groups)
                 values = {
