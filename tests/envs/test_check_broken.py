@@ -105,11 +105,15 @@ class CoarseTime(Walk):
 class ObjectAddress(Walk):
     """The error message of a policy's mistake shows an address."""
 
+    kept: ClassVar[list[object]] = []  # so that no address comes twice, and two episodes always differ
+
     async def step(self, action):
         result = await super().step(action)
         if result.info.action_valid:
             return result
-        return result.model_copy(update={"info": StepInfo(action_valid=False, error=f"no such place in {object()}")})
+        self.kept.append(object())
+        error = f"no such place in {self.kept[-1]}"
+        return result.model_copy(update={"info": StepInfo(action_valid=False, error=error)})
 
 
 class SharedList(Walk):
