@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+from collections import OrderedDict
+from enum import IntEnum
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from turnwise_envs import Action, Observation, StepInfo, StepResult
+from turnwise_envs import Action, Message, Observation, StepInfo, StepResult, ToolCall
 from turnwise_envs.canonical import canonical, initial_hash, next_hash
 
 
@@ -86,3 +90,99 @@ def test_a_golden_hash() -> None:
         initial_hash("e", "1", "e/train/0", 7, {"b": 1}, Observation.say("Go."))
         == "88383911855bd1c108eca6d1f3b422465a1a9ab16976bdfcf1cc44c72398e65b"
     )
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(
+    st.sampled_from('a"\\/\x00\x1f\x7f\n\t\ud7ff\ue000\uffff\U0001f600é€\u2028')
+)
+NUMBER = (
+    st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from([-0.0, 1e-4, 9.999e-5, 1e16, 9999999999999998.0, 1e21, -1e16, -1e-4, 1e-7, 5e-324, 123456.0])
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBER | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+CALLS = st.builds(
+    ToolCall,
+    id=TEXT,
+    name=TEXT,
+    arguments=st.none() | st.dictionaries(TEXT, JSON, max_size=3),
+    raw=st.none() | TEXT,
+    parse_error=st.none() | TEXT,
+)
+ACTIONS = st.builds(Action, text=TEXT, tool_calls=st.lists(CALLS, max_size=2))
+OBSERVATIONS = st.builds(
+    Observation,
+    messages=st.lists(
+        st.builds(
+            Message,
+            role=st.sampled_from(["system", "user", "tool"]),
+            content=TEXT,
+            tool_call_id=st.none() | TEXT,
+        ),
+        max_size=2,
+    ),
+    context=st.sampled_from(["append", "replace"]),
+    state_key=st.none() | TEXT,
+    admissible_actions=st.none() | st.lists(TEXT, max_size=3),
+)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+RESULTS = st.builds(
+    StepResult,
+    observation=OBSERVATIONS,
+    reward=FLOATS,
+    terminated=st.booleans(),
+    truncated=st.booleans(),
+    info=st.builds(
+        StepInfo,
+        error=st.none() | TEXT,
+        counters=st.dictionaries(TEXT, st.integers(-(2**53) + 1, 2**53 - 1), max_size=3),
+        metrics=st.dictionaries(TEXT, FLOATS, max_size=3),
+        end=st.none() | TEXT,
+    ),
+)
+
+
+def by_the_book(value: object) -> bytes | None:
+    """What the rfc8785 package writes, None for what it refuses."""
+    try:
+        return rfc8785.dumps(value.model_dump() if isinstance(value, BaseModel) else value)
+    except (rfc8785.CanonicalizationError, UnicodeError):
+        return None
+
+
+def ours(value: object) -> bytes | None:
+    try:
+        return canonical(value)
+    except ValueError:
+        return None
+
+
+@given(JSON | ACTIONS | OBSERVATIONS | RESULTS)
+def test_written_directly_it_is_what_rfc8785_writes(value: object) -> None:
+    assert ours(value) == by_the_book(value)
+
+
+@given(st.none() | ACTIONS, RESULTS)
+def test_a_link_of_the_chain_hashes_what_rfc8785_writes(action: Action | None, result: StepResult) -> None:
+    link = {"action": None if action is None else action.model_dump(), **result.model_dump()}
+    expected = hashlib.sha256(b"0" * 64 + rfc8785.dumps(link)).hexdigest()
+    assert next_hash("0" * 64, action, result) == expected
+
+
+@pytest.mark.parametrize("value", [(1, "b"), {"a": (True, None)}, OrderedDict(b=1, a=2.5), IntEnum("N", "ONE").ONE])
+def test_subclasses_and_tuples_are_left_to_rfc8785(value: object) -> None:
+    assert canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize("where", ["text", "name", "argument", "key", "big"])
+def test_models_are_refused_for_what_they_hold(where: str) -> None:
+    arguments = {"x\udfff" if where == "key" else "x": "\udfff" if where == "argument" else 2**53 * (where == "big")}
+    call = ToolCall.model_construct(
+        id="c", name="\ud800" if where == "name" else "n", arguments=arguments, raw=None, parse_error=None
+    )
+    with pytest.raises(ValueError, match="not canonical JSON"):
+        canonical(Action.model_construct(text="\ud800" if where == "text" else "", tool_calls=[call]))
