@@ -1,4 +1,4 @@
-"""Read and write JSON bodies: bounded, parsed straight into the wire models, answered as ready bytes.
+"""Read JSON: bounded, with the strictness of the protocol, and with one line that says what is wrong.
 
 FastAPI's own body handling is not used: it reads without a bound, lets lone surrogates through and validates twice.
 """
@@ -6,25 +6,25 @@ FastAPI's own body handling is not used: it reads without a bound, lets lone sur
 from __future__ import annotations
 
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
-from fastapi import Request, Response
-from pydantic import ValidationError
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
 
-from turnwise_envs.types import Noun
 from turnwise_server.problems import validation_detail
 from turnwise_server.refusal import Refusal
 
-N = TypeVar("N", bound=Noun)
+M = TypeVar("M", bound=BaseModel)
 
 
-async def read(request: Request, model: type[N], max_body: int) -> N:
-    """The request's body as ``model``; nesting is bounded by the parser (200 levels).
+async def read_bytes(request: Request, max_body: int) -> bytes:
+    """The body of an HTTP request.
 
     Raises:
-        Refusal: payload-too-large, or invalid-request with one line that says where and what.
+        Refusal: invalid-request for another content type than JSON, payload-too-large.
     """
     content_type = request.headers.get("content-type", "")
-    if content_type.partition(";")[0].strip().lower() != "application/json":
+    if content_type != "application/json" and content_type.partition(";")[0].strip().lower() != "application/json":
         raise Refusal("invalid-request", f"content-type must be application/json, not {content_type!r}")
     chunks = []
     size = 0
@@ -33,18 +33,36 @@ async def read(request: Request, model: type[N], max_body: int) -> N:
         if size > max_body:
             raise Refusal("payload-too-large", f"the body is larger than {max_body} bytes")
         chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def parse(model: type[M], text: bytes | str) -> M:
+    """JSON as ``model``; nesting is bounded by the parser (200 levels). Raises Refusal ``invalid-request``."""
     try:
-        return model.model_validate_json(b"".join(chunks), strict=True)
+        return model.model_validate_json(text, strict=True)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False, include_input=False)
-        raise Refusal("invalid-request", validation_detail(errors)) from None
+        raise invalid(error) from None
 
 
-def answer(noun: Noun, status: int = 200) -> Response:
-    return Response(noun.model_dump_json(), status, media_type="application/json")
+def validate(model: type[M], value: object) -> M:
+    """A value that came out of a JSON parser as ``model``: what :func:`parse` makes of its text.
+
+    Raises Refusal ``invalid-request``.
+    """
+    try:
+        return model.model_validate(value, strict=True)
+    except ValidationError as error:
+        raise invalid(error) from None
 
 
-def json_body(model: type[Noun]) -> dict[str, Any]:
-    """The ``openapi_extra`` of a route that reads ``model``."""
-    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+def parse_query(model: type[M], query: str) -> M:
+    """A query string as ``model``. Raises Refusal ``invalid-request``."""
+    try:
+        return model.model_validate(dict(parse_qsl(query, keep_blank_values=True)))
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def invalid(error: ValidationError) -> Refusal:
+    errors: list[Any] = error.errors(include_url=False, include_context=False, include_input=False)
+    return Refusal("invalid-request", validation_detail(errors))

@@ -22,13 +22,13 @@ MAX_DETAIL = 500
 EVERYWHERE = ("unauthorized", "forbidden")
 
 
-def problem_response(
+def problem_document(
     problem: str, status: int, detail: str, instance: str, retry_after: float | None = None
-) -> Response:
-    """An answer of this problem type; ``about:blank`` stands for "just what the status says"."""
+) -> Problem:
+    """The document of this problem type; ``about:blank`` stands for "just what the status says"."""
     known = problem in PROBLEMS
     line = " ".join(detail.split())
-    body = Problem(
+    return Problem(
         type=PROBLEM_URN + problem if known else problem,
         title=problem.replace("-", " ").capitalize() if known else HTTPStatus(status).phrase,
         status=status,
@@ -36,6 +36,13 @@ def problem_response(
         instance=instance,
         retry_after=retry_after,
     )
+
+
+def problem_response(
+    problem: str, status: int, detail: str, instance: str, retry_after: float | None = None
+) -> Response:
+    """:func:`problem_document` as an HTTP answer."""
+    body = problem_document(problem, status, detail, instance, retry_after)
     headers = {}
     if retry_after is not None:
         headers["retry-after"] = str(math.ceil(retry_after))

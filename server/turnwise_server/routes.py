@@ -1,226 +1,96 @@
-"""The HTTP surface, v1: each route reads its request, asks the store, and writes the answer."""
+"""The HTTP surface, v1: one route for each operation, made from the table of operations."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 
-from turnwise_envs.errors import UnknownTask
-from turnwise_envs.types import EnvSpec, Reference
-from turnwise_envs.wire import (
-    CreateRequest,
-    EnvPage,
-    FinishRequest,
-    ForkRequest,
-    ForkView,
-    HistoryView,
-    SessionPage,
-    SessionView,
-    Status,
-    StepRequest,
-    StepView,
-    TaskPage,
-)
-from turnwise_server.auth import Caller
-from turnwise_server.bodies import answer, json_body, read
+from turnwise_envs.types import Noun
+from turnwise_server.bodies import parse, parse_query, read_bytes
+from turnwise_server.operations import OPERATIONS, Context, Operation, Window
 from turnwise_server.problems import refusals
-from turnwise_server.refusal import Refusal
-from turnwise_server.session import Intent, Session
-from turnwise_server.store import SessionStore
 
-logger = logging.getLogger(__name__)
-router = APIRouter(prefix="/v1")
-
-#: What a call on an existing session can be refused with.
-GONE = ("not-found", "session-expired", "session-deleted")
-#: What a call with a body can be refused with.
-BODY = ("invalid-request", "payload-too-large")
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class Window(BaseModel):
-    """Paging of a list."""
+class Direct(APIRoute):
+    """A route whose endpoint takes the request as it is: FastAPI documents it and stays out of its way."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    offset: int = Field(default=0, ge=0, le=2**53)
-    limit: int = Field(default=100, ge=0, le=1000)
-
-
-class SessionQuery(Window):
-    status: Status | None = None
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        handler: Callable[[Request], Any] = self.endpoint
+        return handler
 
 
-class TaskQuery(Window):
-    split: str = "train"
+def make_router() -> APIRouter:
+    """All operations, under ``/v1``."""
+    router = APIRouter(prefix="/v1", route_class=Direct)
+    for operation in OPERATIONS:
+        router.add_api_route(
+            operation.path,
+            endpoint(operation),
+            methods=[operation.method],
+            name=operation.name,
+            description=operation.function.__doc__,
+            status_code=operation.status,
+            response_model=operation.answer,
+            responses=_responses(operation),
+            openapi_extra=_inputs(operation),
+        )
+    return router
 
 
-# Routes are tried in order: the hot one comes first.
-@router.post(
-    "/sessions/{session_id}/step",
-    response_model=StepView,
-    responses=refusals("turn-conflict", "turn-ahead", "session-done", "env-failed", *GONE, *BODY),
-    openapi_extra=json_body(StepRequest),
-)
-async def step(request: Request, session_id: str) -> Response:
-    """Take turn ``turn``, once: sent again, it answers with what happened."""
-    session = _session(request, session_id)
-    body = await read(request, StepRequest, _max_body(request))
-    return answer(await session.submit(Intent.step(body.turn, body.action)))
+def endpoint(operation: Operation) -> Endpoint:
+    """What answers an HTTP request for ``operation``."""
+    names = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
+    body, query, function = operation.body, operation.query, operation.function
+
+    async def answer(request: Request) -> Response:
+        caller = request.state.caller
+        caller.require(operation.scope)
+        arguments: list[object] = [request.path_params[name] for name in names]
+        if body is not None:
+            arguments.append(parse(body, await read_bytes(request, request.app.state.settings.max_body)))
+        elif query is not None:
+            arguments.append(parse_query(query, request.url.query))
+        done = await function(Context(request.app.state.store, caller), *arguments)
+        media_type = None if done.noun is None else "application/json"
+        return Response(done.text, done.status, media_type=media_type)
+
+    return answer
 
 
-@router.get("/envs", response_model=EnvPage, responses=refusals())
-async def list_envs(request: Request) -> Response:
-    """The environments served here."""
-    specs = [env_class.spec for env_class in _store(request).envs.values()]
-    return answer(EnvPage(items=specs, total=len(specs)))
+def json_body(model: type[Noun]) -> dict[str, Any]:
+    """The ``openapi_extra`` of a route that reads ``model``."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-@router.get("/envs/{env}", response_model=EnvSpec, responses=refusals("unknown-env"))
-async def get_env(request: Request, env: str) -> Response:
-    """What an environment is and promises."""
-    return answer(_store(request).env_class(env).spec)
+def _responses(operation: Operation) -> dict[int | str, dict[str, Any]]:
+    known = refusals(*operation.refusals)
+    if operation.also is None:
+        return known
+    return {200: {"model": operation.answer, "description": operation.also}, **known}
 
 
-@router.get(
-    "/envs/{env}/tasks",
-    response_model=TaskPage,
-    responses=refusals("unknown-env", "unknown-task", "invalid-request", "env-failed"),
-)
-async def list_tasks(request: Request, env: str, query: Annotated[TaskQuery, Query()]) -> Response:
-    """The tasks of a split, by index; ``total`` is null for an unbounded split."""
-    tasks = _store(request).env_class(env).tasks
-    try:
-        total = tasks.size(query.split)
-        stop = query.offset + query.limit if total is None else min(query.offset + query.limit, total)
-        items = []
-        for index in range(query.offset, stop):
-            items.append(tasks.get(query.split, index))
-            await asyncio.sleep(0)  # a task may take a millisecond to build: let others in between
-    except UnknownTask as error:
-        raise Refusal("unknown-task", str(error)) from error
-    except Exception as error:
-        logger.exception("listing tasks of %s", env)
-        raise Refusal("env-failed", f"{env}: cannot list its tasks ({type(error).__name__})") from error
-    return answer(TaskPage(items=items, total=total))
+def _inputs(operation: Operation) -> dict[str, Any]:
+    """The parameters and the body of a route, for its OpenAPI."""
+    parameters = [
+        {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}
+        for part in operation.path.split("/")
+        if part.startswith("{")
+    ]
+    if operation.query is not None:
+        parameters += _query_parameters(operation.query)
+    extra: dict[str, Any] = {"parameters": parameters} if parameters else {}
+    return extra if operation.body is None else {**extra, **json_body(operation.body)}
 
 
-@router.post(
-    "/sessions",
-    status_code=201,
-    response_model=SessionView,
-    responses={
-        200: {"model": SessionView, "description": "The key was seen before: its session, at its current turn"},
-        **refusals(
-            "unknown-env",
-            "unknown-task",
-            "replay-mismatch",
-            "session-expired",
-            "session-deleted",
-            "too-many-sessions",
-            "env-failed",
-            *BODY,
-        ),
-    },
-    openapi_extra=json_body(CreateRequest),
-)
-async def create_session(request: Request) -> Response:
-    """Open a session, and replay ``actions`` in it."""
-    caller = _caller(request)
-    store = _store(request)
-    session, fresh = await store.create(caller, await read(request, CreateRequest, _max_body(request)))
-    return answer(session.view(), 201 if fresh else 200)
+def _query_parameters(model: type[Window]) -> list[dict[str, Any]]:
+    properties = model.model_json_schema()["properties"]
+    return [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in properties.items()]
 
 
-@router.get("/sessions", response_model=SessionPage, responses=refusals("invalid-request"))
-async def list_sessions(request: Request, query: Annotated[SessionQuery, Query()]) -> Response:
-    """One's own sessions, oldest first (scope ``admin``: everybody's)."""
-    sessions = _store(request).visible(_caller(request), query.status)
-    window = sessions[query.offset : query.offset + query.limit]
-    return answer(SessionPage(items=[session.summary() for session in window], total=len(sessions)))
-
-
-@router.get("/sessions/{session_id}", response_model=SessionView, responses=refusals(*GONE))
-async def get_session(request: Request, session_id: str) -> Response:
-    """A session at its current turn."""
-    return answer(_session(request, session_id).view())
-
-
-@router.post(
-    "/sessions/{session_id}/finish",
-    response_model=StepView,
-    responses=refusals("turn-conflict", "turn-ahead", "session-done", "env-failed", *GONE, *BODY),
-    openapi_extra=json_body(FinishRequest),
-)
-async def finish(request: Request, session_id: str) -> Response:
-    """End the episode before turn ``turn`` and score the state as it is."""
-    session = _session(request, session_id)
-    body = await read(request, FinishRequest, _max_body(request))
-    return answer(await session.submit(Intent.finish(body.turn, body.reason)))
-
-
-@router.post(
-    "/sessions/{session_id}/fork",
-    status_code=201,
-    response_model=ForkView,
-    responses={
-        200: {"model": ForkView, "description": "The key was seen before: its sessions, at their current turns"},
-        **refusals("not-forkable", "too-many-sessions", "env-failed", *GONE, *BODY),
-    },
-    openapi_extra=json_body(ForkRequest),
-)
-async def fork(request: Request, session_id: str) -> Response:
-    """Branch off ``count`` sessions at ``at_turn``, all of them or none."""
-    parent = _session(request, session_id)
-    body = await read(request, ForkRequest, _max_body(request))
-    sessions, fresh = await _store(request).fork(_caller(request), parent, body)
-    return answer(ForkView(sessions=[session.view() for session in sessions]), 201 if fresh else 200)
-
-
-@router.get("/sessions/{session_id}/history", response_model=HistoryView, responses=refusals(*GONE))
-async def get_history(request: Request, session_id: str) -> Response:
-    """The first observation and every step since."""
-    return answer(_session(request, session_id).history())
-
-
-@router.get("/sessions/{session_id}/reference", response_model=Reference, responses=refusals("env-failed", *GONE))
-async def get_reference(request: Request, session_id: str) -> Response:
-    """What a scorer needs and a policy must not see (scope ``trainer``)."""
-    caller = _caller(request, act=False)
-    caller.require("trainer")
-    episode = _store(request).get(caller, session_id).episode
-    try:
-        return answer(type(episode.env).tasks.reference(episode.task))
-    except Exception as error:
-        logger.exception("reference of %s", episode.task.id)
-        raise Refusal("env-failed", f"{episode.task.id}: no reference ({type(error).__name__})") from error
-
-
-@router.delete("/sessions/{session_id}", status_code=204, responses=refusals("not-found"))
-async def delete_session(request: Request, session_id: str) -> Response:
-    """Give a session up; also the second time."""
-    _store(request).delete(_caller(request), session_id)
-    return Response(status_code=204)
-
-
-def _store(request: Request) -> SessionStore:
-    store: SessionStore = request.app.state.store
-    return store
-
-
-def _max_body(request: Request) -> int:
-    return int(request.app.state.settings.max_body)
-
-
-def _caller(request: Request, act: bool = True) -> Caller:
-    caller: Caller = request.state.caller
-    if act:
-        caller.require("act")
-    return caller
-
-
-def _session(request: Request, session_id: str) -> Session:
-    return _store(request).get(_caller(request), session_id)
+router = make_router()

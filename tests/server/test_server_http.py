@@ -113,7 +113,7 @@ async def test_unknown_paths_and_methods(api, refusal):
 
 
 async def test_a_fault_of_the_server_is_a_problem_too(api, monkeypatch, caplog):
-    monkeypatch.setattr("turnwise_server.routes.EnvPage", None)
+    monkeypatch.setattr("turnwise_server.operations.EnvPage", None)
     answer = await api.http.get("/v1/envs")
     assert (answer.status_code, answer.json()["type"]) == (500, "about:blank")
     assert answer.headers["x-turnwise-protocol"] == "1"

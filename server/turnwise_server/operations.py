@@ -1,0 +1,248 @@
+"""Every operation of the v1 protocol, once: HTTP routes, batches and sockets all end here. No HTTP in here.
+
+An operation is a function of who asks (:class:`Context`), the path's parameter if it has one, and the body or the query,
+already validated. What it may answer and refuse with stands beside it in :data:`OPERATIONS`, from which the routes and
+their OpenAPI are made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from turnwise_envs.errors import UnknownTask
+from turnwise_envs.types import EnvSpec, Noun, Reference
+from turnwise_envs.wire import (
+    CreateRequest,
+    EnvPage,
+    FinishRequest,
+    ForkRequest,
+    ForkView,
+    HistoryView,
+    SessionPage,
+    SessionView,
+    Status,
+    StepRequest,
+    StepView,
+    TaskPage,
+)
+from turnwise_server.auth import Caller, Scope
+from turnwise_server.refusal import Refusal
+from turnwise_server.session import Intent
+from turnwise_server.store import SessionStore
+
+logger = logging.getLogger(__name__)
+
+#: What a call on an existing session can be refused with.
+GONE = ("not-found", "session-expired", "session-deleted")
+#: What a call with a body can be refused with.
+BODY = ("invalid-request", "payload-too-large")
+#: What a turn can be refused with.
+TURN = ("turn-conflict", "turn-ahead", "session-done", "env-failed", *GONE, *BODY)
+
+
+class Window(BaseModel):
+    """Paging of a list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    offset: int = Field(default=0, ge=0, le=2**53)
+    limit: int = Field(default=100, ge=0, le=1000)
+
+
+class SessionQuery(Window):
+    status: Status | None = None
+
+
+class TaskQuery(Window):
+    split: str = "train"
+
+
+@dataclass(frozen=True)
+class Context:
+    """Who asks, and of which sessions."""
+
+    store: SessionStore
+    caller: Caller
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``status`` is that of HTTP; ``noun`` is None where there is nothing to say (204)."""
+
+    noun: Noun | None
+    status: int = 200
+
+    @property
+    def text(self) -> str:
+        """The body as JSON, empty where there is none."""
+        return "" if self.noun is None else self.noun.model_dump_json()
+
+
+async def step(context: Context, session_id: str, body: StepRequest) -> Answer:
+    """Take turn ``turn``, once: sent again, it answers with what happened."""
+    session = context.store.get(context.caller, session_id)
+    return Answer(await session.submit(Intent.step(body.turn, body.action)))
+
+
+async def finish(context: Context, session_id: str, body: FinishRequest) -> Answer:
+    """End the episode before turn ``turn`` and score the state as it is."""
+    session = context.store.get(context.caller, session_id)
+    return Answer(await session.submit(Intent.finish(body.turn, body.reason)))
+
+
+async def create_session(context: Context, body: CreateRequest) -> Answer:
+    """Open a session, and replay ``actions`` in it."""
+    session, fresh = await context.store.create(context.caller, body)
+    return Answer(session.view(), 201 if fresh else 200)
+
+
+async def fork(context: Context, session_id: str, body: ForkRequest) -> Answer:
+    """Branch off ``count`` sessions at ``at_turn``, all of them or none."""
+    parent = context.store.get(context.caller, session_id)
+    sessions, fresh = await context.store.fork(context.caller, parent, body)
+    return Answer(ForkView(sessions=[session.view() for session in sessions]), 201 if fresh else 200)
+
+
+async def get_session(context: Context, session_id: str) -> Answer:
+    """A session at its current turn."""
+    return Answer(context.store.get(context.caller, session_id).view())
+
+
+async def get_history(context: Context, session_id: str) -> Answer:
+    """The first observation and every step since."""
+    return Answer(context.store.get(context.caller, session_id).history())
+
+
+async def get_reference(context: Context, session_id: str) -> Answer:
+    """What a scorer needs and a policy must not see (scope ``trainer``)."""
+    episode = context.store.get(context.caller, session_id).episode
+    try:
+        return Answer(type(episode.env).tasks.reference(episode.task))
+    except Exception as error:
+        logger.exception("reference of %s", episode.task.id)
+        raise Refusal("env-failed", f"{episode.task.id}: no reference ({type(error).__name__})") from error
+
+
+async def delete_session(context: Context, session_id: str) -> Answer:
+    """Give a session up; also the second time."""
+    context.store.delete(context.caller, session_id)
+    return Answer(None, 204)
+
+
+async def list_sessions(context: Context, query: SessionQuery) -> Answer:
+    """One's own sessions, oldest first (scope ``admin``: everybody's)."""
+    sessions = context.store.visible(context.caller, query.status)
+    window = sessions[query.offset : query.offset + query.limit]
+    return Answer(SessionPage(items=[session.summary() for session in window], total=len(sessions)))
+
+
+async def list_envs(context: Context) -> Answer:
+    """The environments served here."""
+    specs = [env_class.spec for env_class in context.store.envs.values()]
+    return Answer(EnvPage(items=specs, total=len(specs)))
+
+
+async def get_env(context: Context, env: str) -> Answer:
+    """What an environment is and promises."""
+    return Answer(context.store.env_class(env).spec)
+
+
+async def list_tasks(context: Context, env: str, query: TaskQuery) -> Answer:
+    """The tasks of a split, by index; ``total`` is null for an unbounded split."""
+    tasks = context.store.env_class(env).tasks
+    try:
+        total = tasks.size(query.split)
+        stop = query.offset + query.limit if total is None else min(query.offset + query.limit, total)
+        items = []
+        for index in range(query.offset, stop):
+            items.append(tasks.get(query.split, index))
+            await asyncio.sleep(0)  # a task may take a millisecond to build: let others in between
+    except UnknownTask as error:
+        raise Refusal("unknown-task", str(error)) from error
+    except Exception as error:
+        logger.exception("listing tasks of %s", env)
+        raise Refusal("env-failed", f"{env}: cannot list its tasks ({type(error).__name__})") from error
+    return Answer(TaskPage(items=items, total=total))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One line of the protocol.
+
+    ``path`` is below ``/v1`` and has at most one parameter, in braces. ``status`` is that of success; ``also`` says what
+    200 means where that is a second one.
+    """
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    function: Callable[..., Awaitable[Answer]]
+    answer: type[Noun] | None
+    refusals: tuple[str, ...] = ()
+    status: int = 200
+    also: str | None = None
+    body: type[Noun] | None = None
+    query: type[Window] | None = None
+    scope: Scope = "act"
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+
+#: The hot one comes first: routes are tried in order.
+OPERATIONS = (
+    Operation("POST", "/sessions/{session_id}/step", step, StepView, TURN, body=StepRequest),
+    Operation("GET", "/envs", list_envs, EnvPage),
+    Operation("GET", "/envs/{env}", get_env, EnvSpec, ("unknown-env",)),
+    Operation(
+        "GET",
+        "/envs/{env}/tasks",
+        list_tasks,
+        TaskPage,
+        ("unknown-env", "unknown-task", "invalid-request", "env-failed"),
+        query=TaskQuery,
+    ),
+    Operation(
+        "POST",
+        "/sessions",
+        create_session,
+        SessionView,
+        (
+            "unknown-env",
+            "unknown-task",
+            "replay-mismatch",
+            "session-expired",
+            "session-deleted",
+            "too-many-sessions",
+            "env-failed",
+            *BODY,
+        ),
+        status=201,
+        also="The key was seen before: its session, at its current turn",
+        body=CreateRequest,
+    ),
+    Operation("GET", "/sessions", list_sessions, SessionPage, ("invalid-request",), query=SessionQuery),
+    Operation("GET", "/sessions/{session_id}", get_session, SessionView, GONE),
+    Operation("POST", "/sessions/{session_id}/finish", finish, StepView, TURN, body=FinishRequest),
+    Operation(
+        "POST",
+        "/sessions/{session_id}/fork",
+        fork,
+        ForkView,
+        ("not-forkable", "too-many-sessions", "env-failed", *GONE, *BODY),
+        status=201,
+        also="The key was seen before: its sessions, at their current turns",
+        body=ForkRequest,
+    ),
+    Operation("GET", "/sessions/{session_id}/history", get_history, HistoryView, GONE),
+    Operation(
+        "GET", "/sessions/{session_id}/reference", get_reference, Reference, ("env-failed", *GONE), scope="trainer"
+    ),
+    Operation("DELETE", "/sessions/{session_id}", delete_session, None, ("not-found",), status=204),
+)
