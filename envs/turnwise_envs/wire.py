@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -114,6 +114,46 @@ class EnvPage(Noun):
 class TaskPage(Noun):
     items: list[Task]
     total: int | None
+
+
+class Call(Noun):
+    """One call of a batch: what an HTTP request would be. ``trace`` is a W3C ``traceparent``."""
+
+    method: str
+    path: str
+    body: Any = None
+    trace: str | None = None
+
+
+class Frame(Call):
+    """One call on a socket; ``id`` is what the reply to it will carry."""
+
+    id: int | str
+
+
+class BatchRequest(Noun):
+    """``requests`` are :class:`Call` each; they are checked one by one, so that a bad one harms no other."""
+
+    requests: list[Any]
+
+
+class Reply(Noun):
+    """What HTTP would answer; ``body`` is a :class:`Problem` for a status of 400 and more, null for 204."""
+
+    status: int
+    body: Any
+
+
+class BatchView(Noun):
+    """The replies, in the order of the requests."""
+
+    responses: list[Reply]
+
+
+class FrameReply(Reply):
+    """The reply to frame ``id``; null if what came was no frame."""
+
+    id: int | str | None
 
 
 class Problem(Noun):

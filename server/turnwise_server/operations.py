@@ -73,57 +73,56 @@ class Context:
 
 @dataclass(frozen=True)
 class Answer:
-    """``status`` is that of HTTP; ``noun`` is None where there is nothing to say (204)."""
+    """``body`` is JSON, empty where there is nothing to say (204); ``status`` is that of HTTP."""
 
-    noun: Noun | None
+    body: bytes
     status: int = 200
 
-    @property
-    def text(self) -> str:
-        """The body as JSON, empty where there is none."""
-        return "" if self.noun is None else self.noun.model_dump_json()
+
+def answer(noun: Noun, status: int = 200) -> Answer:
+    return Answer(noun.model_dump_json().encode(), status)
 
 
 async def step(context: Context, session_id: str, body: StepRequest) -> Answer:
     """Take turn ``turn``, once: sent again, it answers with what happened."""
     session = context.store.get(context.caller, session_id)
-    return Answer(await session.submit(Intent.step(body.turn, body.action)))
+    return answer(await session.submit(Intent.step(body.turn, body.action)))
 
 
 async def finish(context: Context, session_id: str, body: FinishRequest) -> Answer:
     """End the episode before turn ``turn`` and score the state as it is."""
     session = context.store.get(context.caller, session_id)
-    return Answer(await session.submit(Intent.finish(body.turn, body.reason)))
+    return answer(await session.submit(Intent.finish(body.turn, body.reason)))
 
 
 async def create_session(context: Context, body: CreateRequest) -> Answer:
     """Open a session, and replay ``actions`` in it."""
     session, fresh = await context.store.create(context.caller, body)
-    return Answer(session.view(), 201 if fresh else 200)
+    return answer(session.view(), 201 if fresh else 200)
 
 
 async def fork(context: Context, session_id: str, body: ForkRequest) -> Answer:
     """Branch off ``count`` sessions at ``at_turn``, all of them or none."""
     parent = context.store.get(context.caller, session_id)
     sessions, fresh = await context.store.fork(context.caller, parent, body)
-    return Answer(ForkView(sessions=[session.view() for session in sessions]), 201 if fresh else 200)
+    return answer(ForkView(sessions=[session.view() for session in sessions]), 201 if fresh else 200)
 
 
 async def get_session(context: Context, session_id: str) -> Answer:
     """A session at its current turn."""
-    return Answer(context.store.get(context.caller, session_id).view())
+    return answer(context.store.get(context.caller, session_id).view())
 
 
 async def get_history(context: Context, session_id: str) -> Answer:
     """The first observation and every step since."""
-    return Answer(context.store.get(context.caller, session_id).history())
+    return answer(context.store.get(context.caller, session_id).history())
 
 
 async def get_reference(context: Context, session_id: str) -> Answer:
     """What a scorer needs and a policy must not see (scope ``trainer``)."""
     episode = context.store.get(context.caller, session_id).episode
     try:
-        return Answer(type(episode.env).tasks.reference(episode.task))
+        return answer(type(episode.env).tasks.reference(episode.task))
     except Exception as error:
         logger.exception("reference of %s", episode.task.id)
         raise Refusal("env-failed", f"{episode.task.id}: no reference ({type(error).__name__})") from error
@@ -132,25 +131,25 @@ async def get_reference(context: Context, session_id: str) -> Answer:
 async def delete_session(context: Context, session_id: str) -> Answer:
     """Give a session up; also the second time."""
     context.store.delete(context.caller, session_id)
-    return Answer(None, 204)
+    return Answer(b"", 204)
 
 
 async def list_sessions(context: Context, query: SessionQuery) -> Answer:
     """One's own sessions, oldest first (scope ``admin``: everybody's)."""
     sessions = context.store.visible(context.caller, query.status)
     window = sessions[query.offset : query.offset + query.limit]
-    return Answer(SessionPage(items=[session.summary() for session in window], total=len(sessions)))
+    return answer(SessionPage(items=[session.summary() for session in window], total=len(sessions)))
 
 
 async def list_envs(context: Context) -> Answer:
     """The environments served here."""
     specs = [env_class.spec for env_class in context.store.envs.values()]
-    return Answer(EnvPage(items=specs, total=len(specs)))
+    return answer(EnvPage(items=specs, total=len(specs)))
 
 
 async def get_env(context: Context, env: str) -> Answer:
     """What an environment is and promises."""
-    return Answer(context.store.env_class(env).spec)
+    return answer(context.store.env_class(env).spec)
 
 
 async def list_tasks(context: Context, env: str, query: TaskQuery) -> Answer:
@@ -168,7 +167,7 @@ async def list_tasks(context: Context, env: str, query: TaskQuery) -> Answer:
     except Exception as error:
         logger.exception("listing tasks of %s", env)
         raise Refusal("env-failed", f"{env}: cannot list its tasks ({type(error).__name__})") from error
-    return Answer(TaskPage(items=items, total=total))
+    return answer(TaskPage(items=items, total=total))
 
 
 @dataclass(frozen=True)

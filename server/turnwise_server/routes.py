@@ -56,8 +56,7 @@ def endpoint(operation: Operation) -> Endpoint:
         elif query is not None:
             arguments.append(parse_query(query, request.url.query))
         done = await function(Context(request.app.state.store, caller), *arguments)
-        media_type = None if done.noun is None else "application/json"
-        return Response(done.text, done.status, media_type=media_type)
+        return Response(done.body, done.status, media_type="application/json" if done.body else None)
 
     return answer
 

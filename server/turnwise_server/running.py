@@ -12,6 +12,7 @@ from errno import EADDRINUSE
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from turnwise_envs.environment import Environment
 from turnwise_envs.errors import UnknownEnvironment
@@ -20,12 +21,15 @@ from turnwise_envs.types import EnvSpec
 from turnwise_server.app import create_app
 from turnwise_server.auth import Token, read_tokens, write_trainer_token
 from turnwise_server.settings import Settings
+from turnwise_server.sockets import SocketProtocol
 
 BACKLOG = 2048
 #: Seconds that requests in flight get after a signal; container runtimes kill after ten.
 GRACE = 5
 #: Seconds an idle connection is kept: longer than a model thinks between two turns.
 KEEP_ALIVE = 75
+#: Bytes that a frame of a socket may have beside a body: a larger one ends its connection.
+ENVELOPE = 64 * 1024
 
 
 class CannotServe(Exception):
@@ -101,6 +105,25 @@ def listen(host: str, port: int) -> socket.socket:
         raise CannotServe(f"cannot listen on {host} port {port}: {error.strerror or error}", 1) from error
 
 
+def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """uvicorn as the command line runs it."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws=SocketProtocol,
+        ws_max_size=settings.max_body + ENVELOPE,
+        ws_per_message_deflate=False,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
+        proxy_headers=False,
+    )
+
+
 class _Server(uvicorn.Server):
     """uvicorn that says when it is ready."""
 
@@ -121,19 +144,7 @@ def _serve(
     listener: socket.socket,
     on_ready: Callable[[], None],
 ) -> None:
-    config = uvicorn.Config(
-        create_app(envs, settings, tokens),
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=GRACE,
-        proxy_headers=False,
-    )
+    config = configured(create_app(envs, settings, tokens), settings)
     server = _Server(config, on_ready)
 
     def stop(*_: object) -> None:

@@ -202,6 +202,7 @@ async def test_two_environments_with_one_id_are_refused():
 async def test_openapi_is_complete(api):
     document = (await api.http.get("/openapi.json")).json()
     assert set(document["paths"]) == {
+        "/v1/batch",
         "/v1/envs",
         "/v1/envs/{env}",
         "/v1/envs/{env}/tasks",

@@ -1,0 +1,91 @@
+"""Calls that are not HTTP requests of their own: find the operation that a method and a path name, and carry it out."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import unquote
+
+from turnwise_envs.wire import Call
+from turnwise_server.bodies import parse_query, validate
+from turnwise_server.operations import OPERATIONS, Answer, Context, Operation
+from turnwise_server.problems import problem_document
+from turnwise_server.refusal import Refusal
+
+logger = logging.getLogger(__name__)
+
+PREFIX = ("", "v1")
+#: Where in a path its parameter stands, if it has one: ``/v1/sessions/{session_id}``.
+PARAMETER = 3
+#: What carries calls is none itself.
+CARRIERS = frozenset({"/v1/batch", "/v1/ws"})
+
+
+@dataclass(frozen=True)
+class NotAllowed(Exception):
+    """The path exists, the method on it does not."""
+
+    detail: str
+
+
+async def perform(context: Context, call: Call) -> Answer:
+    """What HTTP would answer to ``call``; whatever goes wrong is an answer too."""
+    path, _, query = call.path.partition("?")
+    try:
+        operation, parameters = _find(call.method, path)
+        context.caller.require(operation.scope)
+        arguments: list[object] = [*parameters]
+        if operation.body is not None:
+            arguments.append(validate(operation.body, call.body))
+        elif call.body is not None:
+            raise Refusal("invalid-request", f"body: {call.method} {path} has none")
+        elif operation.query is not None:
+            arguments.append(parse_query(operation.query, query))
+        return await operation.function(context, *arguments)
+    except Refusal as refusal:
+        return refused(refusal, path)
+    except NotAllowed as error:
+        return _problem("about:blank", HTTPStatus.METHOD_NOT_ALLOWED, error.detail, path)
+    except Exception:
+        logger.exception("%s %s", call.method, path)
+        return _problem("about:blank", 500, "a fault of the server; its log says more", path)
+
+
+def refused(refusal: Refusal, instance: str) -> Answer:
+    return _problem(refusal.problem, refusal.status, refusal.detail, instance, refusal.retry_after)
+
+
+def _problem(problem: str, status: int, detail: str, instance: str, retry_after: float | None = None) -> Answer:
+    document = problem_document(problem, status, detail, instance, retry_after)
+    return Answer(document.model_dump_json(exclude_none=True).encode(), status)
+
+
+def _find(method: str, path: str) -> tuple[Operation, list[str]]:
+    """The operation, and its path's parameter if it has one. Raises Refusal, NotAllowed."""
+    parts = (unquote(path) if "%" in path else path).split("/")
+    parameters: list[str] = []
+    methods = _TABLE.get(tuple(parts))
+    if methods is None and len(parts) > PARAMETER and parts[PARAMETER]:
+        parameters = [parts[PARAMETER]]
+        parts[PARAMETER] = "{}"
+        methods = _TABLE.get(tuple(parts))
+    if methods is None:
+        if path in CARRIERS:
+            raise Refusal("invalid-request", f"{path} cannot be called from within a batch or a socket")
+        raise Refusal("not-found", f"nothing at {path}")
+    try:
+        return methods[method], parameters
+    except KeyError:
+        raise NotAllowed(f"{method} {path}: only {', '.join(methods)}") from None
+
+
+def _table() -> dict[tuple[str, ...], dict[str, Operation]]:
+    table: dict[tuple[str, ...], dict[str, Operation]] = {}
+    for operation in OPERATIONS:
+        parts = ("{}" if part.startswith("{") else part for part in operation.path.split("/")[1:])
+        table.setdefault((*PREFIX, *parts), {})[operation.method] = operation
+    return table
+
+
+_TABLE = _table()
