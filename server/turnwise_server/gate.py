@@ -1,4 +1,4 @@
-"""What every request passes first (host, token, admission), and what every answer leaves with.
+"""What every request passes first: the host check and the token, and what every answer leaves with.
 
 A plain ASGI middleware, because it stands on the hot path and because sockets pass it too: at their handshake, where a
 refusal is an HTTP answer as well.
@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 from urllib.parse import urlsplit
 
-from starlette.requests import ClientDisconnect
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from turnwise_server.auth import Caller, Tokens
-from turnwise_server.desk import Desk, Visit
-from turnwise_server.headers import Asked, completed, request_id
+from turnwise_envs.wire import PROTOCOL_VERSION
+from turnwise_server.auth import Tokens
 from turnwise_server.problems import problem_response, refused
 from turnwise_server.refusal import Refusal
 from turnwise_server.settings import Settings
@@ -24,143 +23,86 @@ logger = logging.getLogger(__name__)
 
 #: Answered to anybody: probes carry no token and arrive under any name.
 PROBES = frozenset({"/healthz", "/readyz"})
-#: Answered also when there is too much to do, so that somebody can see it.
-UNCOUNTED = frozenset({"/metrics"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-#: Bytes of a body from which on its memory is reserved before it is read; below, the number of operations bounds it.
-LARGE = 16 * 1024
 
 
 class Gate:
     """Puts the :class:`~turnwise_server.auth.Caller` into ``request.state.caller``, or refuses."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, tokens: Tokens, desk: Desk) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, tokens: Tokens) -> None:
         self._app = app
         self._tokens = tokens
-        self._desk = desk
-        self._max_body = settings.max_body
-        self._on_loopback = settings.on_loopback
         host = settings.host.lower()
-        local = LOOPBACK_NAMES | {f"[{host}]" if ":" in host else host} if settings.on_loopback else frozenset()
-        self._local_names = local
-        # Off loopback every call carries a token, which a page that rebinds its name to us does not have: any name
-        # does, unless somebody says which.
-        self._hosts = local | settings.allowed_hosts if local or settings.allowed_hosts else None
-        self._origins = settings.allowed_origins
+        # Off loopback every call carries a token, which a page that rebinds its name to us does not have.
+        self._hosts = LOOPBACK_NAMES | {f"[{host}]" if ":" in host else host} if settings.on_loopback else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._serve(scope, receive, send)
-        elif scope["type"] == "websocket":
+        if scope["type"] == "websocket":
             await self._admit_socket(scope, receive, send)
-        else:
+            return
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+            return
         path: str = scope["path"]
-        known_as = request_id(scope["headers"])
-        visit: Visit | None = None
         started = False
 
-        async def send_completed(message: Message) -> None:
+        async def send_marked(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = completed(message["headers"], known_as)
-                if visit is not None:
-                    visit.status = message["status"]
+                MutableHeaders(scope=message)["x-turnwise-protocol"] = PROTOCOL_VERSION
             await send(message)
 
         try:
-            if path in PROBES:
-                await self._app(scope, receive, send_completed)
-                return
-            asked = Asked(scope["headers"])
-            caller = self._identify(asked, scope)
-            if path in UNCOUNTED:
-                await self._app(scope, receive, send_completed)
-                return
-            with self._desk.operation(caller, known_as, asked.traceparent) as visit:
-                room = self._room(asked, scope["method"])
-                try:
-                    await self._app(scope, receive, send_completed)
-                finally:
-                    self._desk.intake.free(room)
-                    route = scope.get("route")
-                    visit.name = "unknown" if route is None else route.name
+            if path not in PROBES:
+                self._admit(scope)
+            await self._app(scope, receive, send_marked)
         except Refusal as refusal:
-            if visit is None:
-                self._desk.metrics.rejections[refusal.problem] += 1
-            await refused(refusal, path)(scope, receive, send_completed)
-        except ClientDisconnect:
-            pass  # nobody is left to answer to
+            await refused(refusal, path)(scope, receive, send_marked)
         except Exception:
             logger.exception("%s %s", scope["method"], path)
             if started:
                 raise
             failure = problem_response("about:blank", 500, "a fault of the server; its log says more", path)
-            await failure(scope, receive, send_completed)
+            await failure(scope, receive, send_marked)
+
+    def _admit(self, scope: Scope) -> None:
+        """Put the caller into the scope. Raises Refusal ``unauthorized``, ``forbidden``."""
+        headers = Headers(scope=scope)
+        self._check_host(headers.get("host", ""))
+        scope.setdefault("state", {})["caller"] = self._tokens.caller(headers.get("authorization"))
 
     async def _admit_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        known_as = request_id(scope["headers"])
         try:
-            asked = Asked(scope["headers"])
-            self._identify(asked, scope)
-            self._check_origin(asked)
+            self._admit(scope)
+            headers = Headers(scope=scope)
+            _check_origin(headers.get("origin"), headers.get("host", ""))
         except Refusal as refusal:
-            self._desk.metrics.rejections[refusal.problem] += 1
             response = refused(refusal, scope["path"])
-            response.raw_headers = completed(response.raw_headers, known_as)
+            response.headers["x-turnwise-protocol"] = PROTOCOL_VERSION
             await receive()  # the handshake
             await _deny(scope, response, receive, send)
             return
-        scope["state"]["request_id"] = known_as
         await self._app(scope, receive, send)
 
-    def _identify(self, asked: Asked, scope: Scope) -> Caller:
-        """Put the caller into the scope. Raises Refusal ``unauthorized``, ``forbidden``."""
-        name = self._check_host(asked.host)
-        local = self._on_loopback and name in self._local_names and not asked.forwarded
-        caller = self._tokens.caller(asked.authorization, local)
-        scope.setdefault("state", {})["caller"] = caller
-        return caller
-
-    def _check_host(self, host: str) -> str:
-        """The name in ``host``. Raises Refusal ``forbidden`` for one that is not ours: the mark of DNS rebinding."""
+    def _check_host(self, host: str) -> None:
+        """Raises Refusal ``forbidden`` for a name that is not ours: the mark of DNS rebinding."""
+        if self._hosts is None:
+            return
         name = host.lower()
         if not name.endswith("]"):
             name = name.rpartition(":")[0] or name
-        if self._hosts is not None and name not in self._hosts:
+        if name not in self._hosts:
             raise Refusal("forbidden", f"this server is not called {host!r}; use {', '.join(sorted(self._hosts))}")
-        return name
 
-    def _check_origin(self, asked: Asked) -> None:
-        """A browser lets any page open a socket to us and says where the page is from; only our own may.
 
-        Raises Refusal ``forbidden``.
-        """
-        origin = asked.origin
-        if origin is None or origin.lower() in self._origins:
-            return
-        try:
-            ours = urlsplit(origin).netloc.lower() == asked.host.lower()
-        except ValueError:
-            ours = False
-        if not ours:
-            raise Refusal("forbidden", f"a page of {origin!r} may not open a socket here")
+def _check_origin(origin: str | None, host: str) -> None:
+    """A browser lets any page open a socket to us and says where the page is from; only our own may.
 
-    def _room(self, asked: Asked, method: str) -> int:
-        """Reserve the bytes of a large body before it is read; give them back to the intake.
-
-        Raises Refusal ``payload-too-large``, ``overloaded``.
-        """
-        if method != "POST" or (asked.length < LARGE and not asked.chunked):
-            return 0
-        if asked.length > self._max_body:
-            raise Refusal("payload-too-large", f"the body is larger than {self._max_body} bytes")
-        size = self._max_body if asked.chunked else asked.length
-        self._desk.intake.reserve(size)
-        return size
+    Raises Refusal ``forbidden``.
+    """
+    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        raise Refusal("forbidden", f"a page of {origin!r} may not open a socket here")
 
 
 async def _deny(scope: Scope, response: Response, receive: Receive, send: Send) -> None:
