@@ -26,8 +26,8 @@ class Token(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1)
-    token: str = Field(min_length=16, repr=False)
+    name: str = Field(min_length=1, max_length=200)
+    token: str = Field(min_length=16, max_length=4096, pattern=r"^[!-~]+$", repr=False)  # what a header can carry
     scopes: frozenset[Scope]
 
 
@@ -53,19 +53,25 @@ class Caller:
         return owner == ANONYMOUS and "trainer" in self.scopes
 
 
+#: Whoever is on this machine and names nobody.
+ANYBODY = Caller(ANONYMOUS, frozenset({"act", "metrics"}))
+
+
 class Tokens:
-    """The tokens a server knows. On loopback everybody may ``act``."""
+    """The tokens a server knows. From this machine everybody may ``act``, and see the metrics."""
 
-    def __init__(self, tokens: Iterable[Token], on_loopback: bool) -> None:
+    def __init__(self, tokens: Iterable[Token]) -> None:
         self._by_digest = [(_digest(token.token), token) for token in tokens]
-        self._on_loopback = on_loopback
 
-    def caller(self, authorization: str | None) -> Caller:
-        """Who an ``authorization`` header speaks for. Raises Refusal ``unauthorized``."""
+    def caller(self, authorization: str | None, local: bool) -> Caller:
+        """Who an ``authorization`` header speaks for; ``local`` if the call comes from this machine.
+
+        Raises Refusal ``unauthorized``.
+        """
         if authorization is None:
-            if not self._on_loopback:
+            if not local:
                 raise Refusal("unauthorized", "this server needs a token; send authorization: Bearer TOKEN")
-            return Caller(ANONYMOUS, frozenset({"act"}))
+            return ANYBODY
         scheme, _, given = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise Refusal("unauthorized", "the authorization header must be: Bearer TOKEN")
@@ -77,7 +83,9 @@ class Tokens:
         if found is None:
             raise Refusal("unauthorized", "unknown token")
         scopes: frozenset[Scope] = found.scopes
-        if self._on_loopback or "admin" in scopes:
+        if local:
+            scopes |= ANYBODY.scopes
+        elif "admin" in scopes:
             scopes |= {"act"}
         return Caller(found.name, scopes)
 

@@ -35,6 +35,43 @@ def serve(
     max_body: Annotated[
         int, typer.Option(envvar="TURNWISE_MAX_BODY", min=1024, help="Bytes of a request body.")
     ] = defaults.MAX_BODY,
+    max_requests: Annotated[
+        int, typer.Option(envvar="TURNWISE_MAX_REQUESTS", min=1, help="Operations in flight at a time.")
+    ] = defaults.MAX_REQUESTS,
+    max_client_requests: Annotated[
+        int, typer.Option(envvar="TURNWISE_MAX_CLIENT_REQUESTS", min=1, help="The same for one client.")
+    ] = defaults.MAX_CLIENT_REQUESTS,
+    max_buffered: Annotated[
+        int, typer.Option(envvar="TURNWISE_MAX_BUFFERED", min=1024, help="Bytes of all large bodies on their way.")
+    ] = defaults.MAX_BUFFERED,
+    max_connections: Annotated[
+        int, typer.Option(envvar="TURNWISE_MAX_CONNECTIONS", min=1, help="Open connections.")
+    ] = defaults.MAX_CONNECTIONS,
+    client_timeout: Annotated[
+        float,
+        typer.Option(envvar="TURNWISE_CLIENT_TIMEOUT", min=0.001, help="Seconds for a client to send or to read."),
+    ] = defaults.CLIENT_TIMEOUT,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="TURNWISE_ALLOWED_HOSTS",
+            metavar="NAME,...",
+            help="Names under which a proxy reaches this server; calls under them need a token.",
+            show_default=False,
+        ),
+    ] = None,
+    allowed_origins: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="TURNWISE_ALLOWED_ORIGINS",
+            metavar="ORIGIN,...",
+            help="Origins, such as https://lab.example, whose pages may open sockets here.",
+            show_default=False,
+        ),
+    ] = None,
+    log_level: Annotated[
+        defaults.LogLevel, typer.Option(envvar="TURNWISE_LOG_LEVEL", help="At info, one line an operation.")
+    ] = defaults.LOG_LEVEL,
     tokens_file: Annotated[
         Path | None,
         typer.Option(
@@ -55,6 +92,14 @@ def serve(
         max_sessions=max_sessions,
         idle_timeout=idle_timeout,
         max_body=max_body,
+        max_requests=max_requests,
+        max_client_requests=max_client_requests,
+        max_buffered=max_buffered,
+        max_connections=max_connections,
+        client_timeout=client_timeout,
+        allowed_hosts=frozenset(allowed_hosts or ()),
+        allowed_origins=frozenset(allowed_origins or ()),
+        log_level=log_level,
         tokens_file=tokens_file,
     )
     try:

@@ -1,5 +1,10 @@
 """Default settings, apart from :mod:`turnwise_server.settings` so that ``turnwise --help`` imports nothing heavy."""
 
+from typing import Literal
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
 HOST = "127.0.0.1"
 PORT = 8000
 #: Seconds for one call into an environment. A model's tool call rarely needs more, and a hung one frees its turn.
@@ -10,3 +15,13 @@ MAX_SESSIONS = 4096
 IDLE_TIMEOUT = 3600.0
 #: Bytes of a request body: a replayed log of some hundred turns fits.
 MAX_BODY = 4 * 1024 * 1024
+#: Operations in flight, and of one client: all sessions may be stepped at once, and one client leaves room for others.
+MAX_REQUESTS = 8192
+MAX_CLIENT_REQUESTS = 6144
+#: Bytes of large bodies on their way at a time: some dozen replays of the largest kind.
+MAX_BUFFERED = 256 * 1024 * 1024
+#: Open connections; each costs a descriptor and some kilobytes.
+MAX_CONNECTIONS = 8192
+#: Seconds a client gets to send a request, or to take the next piece of an answer.
+CLIENT_TIMEOUT = 60.0
+LOG_LEVEL: LogLevel = "warning"

@@ -13,13 +13,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from turnwise_envs.wire import PROBLEM_URN, PROBLEMS, Problem
+from turnwise_server.logs import CURRENT
 from turnwise_server.refusal import Refusal
 
 PROBLEM_JSON = "application/problem+json"
 #: Characters of a detail; a schema violation would otherwise quote a whole body back.
 MAX_DETAIL = 500
 #: What any call under /v1 can be refused with.
-EVERYWHERE = ("unauthorized", "forbidden")
+EVERYWHERE = ("unauthorized", "forbidden", "overloaded")
 
 
 def problem_document(
@@ -57,6 +58,8 @@ def refused(refusal: Refusal, instance: str) -> Response:
 
 async def on_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
+    if (note := CURRENT.get()) is not None:
+        note.refused(error)
     return refused(error, request.url.path)
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from turnwise_server import defaults
+from turnwise_server.defaults import LogLevel
+
+#: In a variable: separated by commas or blanks.
+Names = Annotated[frozenset[str], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -22,7 +29,21 @@ class Settings(BaseSettings):
     max_sessions: int = Field(default=defaults.MAX_SESSIONS, ge=1)
     idle_timeout: float = Field(default=defaults.IDLE_TIMEOUT, gt=0)
     max_body: int = Field(default=defaults.MAX_BODY, ge=1024)
+    max_requests: int = Field(default=defaults.MAX_REQUESTS, ge=1)
+    max_client_requests: int = Field(default=defaults.MAX_CLIENT_REQUESTS, ge=1)
+    max_buffered: int = Field(default=defaults.MAX_BUFFERED, ge=1024)
+    max_connections: int = Field(default=defaults.MAX_CONNECTIONS, ge=1)
+    client_timeout: float = Field(default=defaults.CLIENT_TIMEOUT, gt=0)
+    allowed_hosts: Names = frozenset()
+    allowed_origins: Names = frozenset()
+    log_level: LogLevel = defaults.LOG_LEVEL
     tokens_file: Path | None = None
+
+    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: str | Iterable[str]) -> frozenset[str]:
+        given = value if isinstance(value, str) else ",".join(value)
+        return frozenset(name.lower() for name in re.split(r"[,\s]+", given) if name)
 
     @property
     def on_loopback(self) -> bool:
