@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import importlib
-import importlib.util
-import inspect
 import json
 import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
-from functools import reduce
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from turnwise_envs.address import Address, address, find, is_local
 from turnwise_envs.check.subject import Failure, Skip
 from turnwise_envs.check.trace import Trace, follow, replay, shorten, trace_of
 from turnwise_envs.environment import Environment
@@ -49,12 +45,12 @@ def replay_elsewhere(
         Skip: the class cannot be imported there, since it is local to a function.
         Failure: the process failed.
     """
-    if "<locals>" in env_class.__qualname__:
+    if is_local(env_class):
         raise Skip(f"{env_class.__qualname__} is defined inside a function, where a fresh process cannot find it.")
     environment = os.environ | {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     if shifted:
         environment |= {"TZ": "XXX-9:30"}
-    request = {"class": _address(env_class), "shifted": shifted, "jobs": [_pack(job) for job in jobs]}
+    request = {"class": asdict(address(env_class)), "shifted": shifted, "jobs": [_pack(job) for job in jobs]}
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__],
@@ -83,7 +79,7 @@ def main() -> None:
     if request["shifted"]:
         real_time = time.time
         time.time = lambda: real_time() + _CLOCK_SHIFT_SECONDS
-    env_class = _find(request["class"])
+    env_class = find(Address(**request["class"]))
     traces = asyncio.run(_do(env_class, request["jobs"]))
     print(json.dumps([_pack_trace(trace) for trace in traces]), file=answer)
 
@@ -112,36 +108,6 @@ async def _do_one(env_class: type[Environment], job: dict[str, Any]) -> Trace:
     await follow(episode, trace)
     await episode.close()
     return trace_of(episode)
-
-
-def _address(env_class: type[Environment]) -> dict[str, str | None]:
-    """Module and name, and the file for modules that only their loader could find (scripts, pytest's importlib mode)."""
-    return {
-        "module": env_class.__module__,
-        "name": env_class.__qualname__,
-        "file": inspect.getsourcefile(env_class),
-    }
-
-
-def _find(address: dict[str, str]) -> type[Environment]:
-    module, name = address["module"], address["name"].split(".")
-    try:
-        if module == "__main__":
-            raise ModuleNotFoundError(name=module)
-        found = reduce(getattr, name, importlib.import_module(module))
-    except (ModuleNotFoundError, AttributeError):
-        if not address["file"]:
-            raise
-        module = "turnwise_checked" if module == "__main__" else module
-        spec = importlib.util.spec_from_file_location(module, Path(address["file"]))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[module] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[module])
-        found = reduce(getattr, name, sys.modules[module])
-    if not (isinstance(found, type) and issubclass(found, Environment)):
-        raise TypeError(f"{module}:{address['name']} is not an environment")
-    return found
 
 
 def _pack(job: Job) -> dict[str, Any]:
