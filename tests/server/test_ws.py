@@ -1,0 +1,319 @@
+"""WS /v1/ws against a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+
+import pytest
+import toy_environments as toys
+from conftest import TOKENS, bearer
+from live_server import live
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from turnwise_server import ws
+from turnwise_server.sockets import SocketProtocol
+
+
+class Line:
+    """A connection whose calls may overlap."""
+
+    def __init__(self, socket) -> None:
+        self.socket = socket
+        self.numbers = iter(range(10**9))
+
+    async def send(self, method, path, body=None, frame_id=None, **more):
+        frame_id = next(self.numbers) if frame_id is None else frame_id
+        await self.socket.send(json.dumps({"id": frame_id, "method": method, "path": path, "body": body, **more}))
+        return frame_id
+
+    async def reply(self):
+        return json.loads(await asyncio.wait_for(self.socket.recv(), 10))
+
+    async def call(self, method, path, body=None, **more):
+        """One call while no other is in flight."""
+        frame_id = await self.send(method, path, body, **more)
+        reply = await self.reply()
+        assert set(reply) == {"id", "status", "body"}
+        assert reply["id"] == frame_id
+        return reply["status"], reply["body"]
+
+    async def open(self, env="guess", **fields):
+        status, body = await self.call("POST", "/v1/sessions", {"env": env, **fields})
+        assert status == 201, body
+        return body["session_id"]
+
+    async def step(self, sid, turn, text):
+        return await self.call("POST", f"/v1/sessions/{sid}/step", {"turn": turn, "action": {"text": text}})
+
+
+@pytest.fixture
+async def address():
+    async with live(toys.ALL, TOKENS) as (address, _):
+        yield address
+
+
+@pytest.fixture
+async def line(address):
+    async with connect(f"ws://{address}/v1/ws") as socket:
+        yield Line(socket)
+
+
+async def test_a_whole_episode(line):
+    sid = await line.open(index=5)
+    status, view = await line.step(sid, 0, "7")
+    assert (status, view["turn"], view["status"]) == (200, 1, "live")
+    status, again = await line.step(sid, 0, "7")
+    assert (status, again) == (200, view)
+    status, forked = await line.call("POST", f"/v1/sessions/{sid}/fork", {"count": 2, "key": "k"})
+    assert (status, len(forked["sessions"])) == (201, 2)
+    status, end = await line.step(sid, 1, "5")
+    assert (status, end["reward"], end["status"]) == (200, 1.0, "done")
+    status, history = await line.call("GET", f"/v1/sessions/{sid}/history")
+    assert [step["action"]["text"] for step in history["steps"]] == ["7", "5"]
+    assert await line.call("DELETE", f"/v1/sessions/{sid}") == (204, None)
+    status, problem = await line.call("GET", f"/v1/sessions/{sid}")
+    assert (status, problem["type"]) == (410, "urn:turnwise:session-deleted")
+    assert problem["instance"] == f"/v1/sessions/{sid}"
+
+
+async def test_the_protocol_is_named_and_nothing_is_compressed(line):
+    assert line.socket.response.headers["x-turnwise-protocol"] == "1"
+    assert "sec-websocket-extensions" not in line.socket.response.headers
+
+
+async def test_a_slow_session_holds_up_no_other(line):
+    slow, quick = await line.open("slow"), await line.open(index=5)
+    await line.send("POST", f"/v1/sessions/{slow}/step", {"turn": 0, "action": {"text": "zzz"}}, "slow one")
+    before = time.monotonic()
+    for turn in range(5):
+        status, view = await line.step(quick, turn, "1")
+        assert (status, view["turn"]) == (200, turn + 1)
+    assert time.monotonic() - before < 0.2
+    reply = await line.reply()
+    assert (reply["id"], reply["status"]) == ("slow one", 200)
+
+
+async def test_a_hundred_sessions_at_once_over_one_connection(line):
+    sids = [await line.open("slow", index=index % 50) for index in range(100)]
+    before = time.monotonic()
+    for sid in sids:
+        body = {"turn": 0, "action": {"text": f"say {sid}"}}
+        await line.send("POST", f"/v1/sessions/{sid}/step", body, frame_id=f"for {sid}")
+    replies = [await line.reply() for _ in sids]
+    assert time.monotonic() - before < 3  # 0.2 s each: 20 s one after the other
+    for reply in replies:
+        sid = reply["id"].removeprefix("for ")
+        assert reply["body"]["session_id"] == sid
+        assert reply["body"]["observation"]["messages"][0]["content"] == f"slept, say {sid}"
+    assert sorted(reply["id"] for reply in replies) == sorted(f"for {sid}" for sid in sids)
+
+
+BAD = [
+    ("", None),
+    ("no json", None),
+    ("[]", None),
+    ("7", None),
+    ("null", None),
+    ("{}", None),
+    ('{"id": 9}', 9),
+    ('{"id": "x", "method": "GET"}', "x"),
+    ('{"id": true, "method": "GET", "path": "/v1/envs"}', None),
+    ('{"id": 1.5, "method": "GET", "path": "/v1/envs"}', None),
+    ('{"id": [1], "method": "GET", "path": "/v1/envs"}', None),
+    ('{"id": 3, "method": "GET", "path": "/v1/envs", "extra": 1}', 3),
+    ('{"id": 3, "method": "GET", "path": "/v1/envs", "body": {}}', 3),
+    ('{"id": 3, "method": "POST", "path": "/v1/sessions", "body": {"env": "\\ud800"}}', None),
+    ('{"id": 3, "method": "POST", "path": "/v1/batch", "body": {"requests": []}}', 3),
+    ('{"id": 3, "method": "GET", "path": "/v1/ws"}', 3),
+    ('{"id": 3, "method": "POST", "path": "/v1/sessions", "body": ' + "[" * 500 + "]" * 500 + "}", None),
+    (b"\x00\xff\xfe", None),
+]
+
+
+@pytest.mark.parametrize(("frame", "named"), BAD)
+async def test_a_malformed_frame_is_answered_and_disturbs_no_other(line, frame, named):
+    slow = await line.open("slow")
+    await line.send("POST", f"/v1/sessions/{slow}/step", {"turn": 0, "action": {"text": "go"}}, "good")
+    await line.socket.send(frame)
+    first, second = await line.reply(), await line.reply()
+    assert (first["id"], first["status"]) == (named, 422)
+    assert first["body"]["type"] == "urn:turnwise:invalid-request"
+    assert (second["id"], second["status"]) == ("good", 200)
+
+
+async def test_binary_frames_are_as_good_as_text(line):
+    await line.socket.send(b'{"id": "\xe2\x98\x83", "method": "GET", "path": "/v1/envs/guess"}')
+    reply = await line.reply()
+    assert (reply["id"], reply["status"], reply["body"]["id"]) == ("☃", 200, "guess")
+
+
+async def test_a_frame_that_is_too_large_is_refused_by_name():
+    async with live(toys.ALL, max_body=4096) as (address, _), connect(f"ws://{address}/v1/ws") as socket:
+        line = Line(socket)
+        sid = await line.open()
+        status, problem = await line.step(sid, 0, "x" * 5000)
+        assert (status, problem["type"]) == (413, "urn:turnwise:payload-too-large")
+        status, _ = await line.step(sid, 0, "x")
+        assert status == 200
+        await socket.send("x" * 200_000)  # beyond what is even looked at
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+        assert closed.value.rcvd.code == 1009
+        async with connect(f"ws://{address}/v1/ws") as second:  # and only that connection ends
+            assert (await Line(second).call("GET", f"/v1/sessions/{sid}"))[1]["turn"] == 1
+
+
+async def test_frames_in_flight_are_bounded(line, monkeypatch):
+    monkeypatch.setattr(ws, "IN_FLIGHT", 4)
+    sids = [await line.open("slow", index=index) for index in range(6)]
+    for number, sid in enumerate(sids):
+        await line.send("POST", f"/v1/sessions/{sid}/step", {"turn": 0, "action": {"text": "x"}}, number)
+    replies = [await line.reply() for _ in sids]
+    refused = {reply["id"]: reply["body"] for reply in replies if reply["status"] == 429}
+    assert sorted(refused) == [4, 5]
+    assert refused[4]["type"] == "urn:turnwise:overloaded"
+    assert refused[4]["retry_after"] > 0
+    assert [reply["status"] for reply in replies if reply["id"] < 4] == [200] * 4
+    assert (await line.step(sids[5], 0, "x"))[0] == 200
+
+
+class TestHandshake:
+    async def refused(self, address, name="127.0.0.1", **headers):
+        port = int(address.split(":")[1])
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(f"ws://{name}:{port}/v1/ws", host="127.0.0.1", port=port, additional_headers=headers)
+        response = caught.value.response
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.headers["x-turnwise-protocol"] == "1"
+        return response.status_code, json.loads(response.body)
+
+    async def test_token(self, address):
+        status, problem = await self.refused(address, authorization="Bearer wrong-token-0123456789")
+        assert (status, problem["type"]) == (401, "urn:turnwise:unauthorized")
+
+    async def test_a_socket_speaks_for_its_caller(self, address):
+        async with connect(f"ws://{address}/v1/ws", additional_headers=bearer("ann")) as hers:
+            sid = await Line(hers).open()
+            assert (await Line(hers).call("GET", f"/v1/sessions/{sid}/reference"))[0] == 403
+        async with connect(f"ws://{address}/v1/ws", additional_headers=bearer("bob")) as his:
+            assert (await Line(his).call("GET", f"/v1/sessions/{sid}"))[0] == 404
+
+    async def test_off_loopback_a_token_is_needed(self):
+        async with live(toys.ALL, TOKENS, host="0.0.0.0") as (address, _):
+            status, _ = await self.refused(address)
+            assert status == 401
+
+    async def test_host(self, address):
+        status, problem = await self.refused(address, "evil.test")
+        assert (status, problem["type"]) == (403, "urn:turnwise:forbidden")
+
+    @pytest.mark.parametrize("origin", ["http://evil.test", "null", "http://127.0.0.1:1", "127.0.0.1"])
+    async def test_a_page_from_elsewhere(self, address, origin):
+        status, problem = await self.refused(address, origin=origin)
+        assert (status, problem["type"]) == (403, "urn:turnwise:forbidden")
+
+    async def test_our_own_page(self, address):
+        async with connect(f"ws://{address}/v1/ws", additional_headers={"origin": f"http://{address}"}) as socket:
+            assert (await Line(socket).call("GET", "/v1/envs"))[0] == 200
+
+
+async def eventually(true, patience=5.0):
+    until = time.monotonic() + patience
+    while not true():
+        assert time.monotonic() < until
+        await asyncio.sleep(0.02)
+
+
+async def handshaken(address):
+    """A raw connection after its handshake, that reads nothing unless told to."""
+    host, port = address.split(":")
+    peer = socket.create_connection((host, int(port)))
+    peer.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(
+        peer,
+        f"GET /v1/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode(),
+    )
+    assert b"101 " in await loop.sock_recv(peer, 4096)
+    return peer
+
+
+def masked(text):
+    """A text frame as a client sends it, with a mask of zeros."""
+    data = text.encode()
+    assert 126 <= len(data) < 65536
+    return b"\x81\xfe" + len(data).to_bytes(2, "big") + b"\0\0\0\0" + data
+
+
+async def test_a_step_outlives_its_connection(address):
+    async with connect(f"ws://{address}/v1/ws") as socket:
+        line = Line(socket)
+        sid = await line.open("slow")
+        text = f"alone {sid}"
+        await line.send("POST", f"/v1/sessions/{sid}/step", {"turn": 0, "action": {"text": text}})
+        await eventually(lambda: toys.Slow.steps[text])
+    async with connect(f"ws://{address}/v1/ws") as socket:
+        status, view = await Line(socket).step(sid, 0, text)
+    assert (status, view["turn"]) == (200, 1)
+    assert toys.Slow.steps[text] == 1
+
+
+async def test_a_peer_that_does_not_read_is_dropped(monkeypatch):
+    monkeypatch.setattr(ws, "SEND_TIMEOUT", 0.5)
+    async with live(toys.ALL) as (address, server):
+        peer = await handshaken(address)
+        envs = masked(json.dumps({"id": "x" * 200, "method": "GET", "path": "/v1/envs"}))
+
+        async def flood():
+            while True:
+                await asyncio.get_running_loop().sock_sendall(peer, envs * 1000)
+
+        flooding = asyncio.create_task(flood())
+        await eventually(lambda: len(server.server_state.connections) == 1)
+        async with connect(f"ws://{address}/v1/ws") as other:  # meanwhile others are served
+            assert (await asyncio.wait_for(Line(other).call("GET", "/v1/envs"), 5))[0] == 200
+        await eventually(lambda: not server.server_state.connections, 10)
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(flooding, 5)
+        peer.close()
+
+
+async def test_a_half_open_socket_ends(monkeypatch):
+    made = SocketProtocol.__init__
+
+    def impatient(self, *args, **kwargs):
+        made(self, *args, **kwargs)
+        self.ping_interval, self.ping_timeout = 0.2, 0.2
+
+    monkeypatch.setattr(SocketProtocol, "__init__", impatient)
+    async with live(toys.ALL) as (address, server):
+        silent = await handshaken(address)  # never answers a ping
+        async with connect(f"ws://{address}/v1/ws") as socket:
+            line = Line(socket)
+            sid = await line.open("slow")
+            for turn in range(3):  # longer than both limits; pings are answered while it waits
+                assert (await line.step(sid, turn, "x"))[0] == 200
+            assert len(server.server_state.connections) == 1
+        silent.close()
+
+
+async def test_connections_that_end_leave_nothing_behind(address):
+    def tasks():
+        return sum("Connection" in repr(task) for task in asyncio.all_tasks())
+
+    for _ in range(30):
+        async with connect(f"ws://{address}/v1/ws") as socket:
+            line = Line(socket)
+            sid = await line.open("slow")
+            await line.send("POST", f"/v1/sessions/{sid}/step", {"turn": 0, "action": {"text": "x"}})
+            if sid[-1] in "01234567":
+                socket.transport.abort()
+    await eventually(lambda: tasks() == 0)
+    async with connect(f"ws://{address}/v1/ws") as socket:
+        await Line(socket).open()
+        assert tasks() > 0
