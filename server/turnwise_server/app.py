@@ -21,7 +21,9 @@ from turnwise_envs.environment import Environment
 from turnwise_envs.wire import BatchRequest, CreateRequest, FinishRequest, ForkRequest, Problem, StepRequest
 from turnwise_server import batch, ws
 from turnwise_server.auth import Token, Tokens
+from turnwise_server.desk import Desk
 from turnwise_server.gate import Gate
+from turnwise_server.metrics import CONTENT_TYPE, Metrics
 from turnwise_server.problems import PROBLEM_JSON, on_http_error, on_invalid_query, on_refusal
 from turnwise_server.refusal import Refusal
 from turnwise_server.routes import router
@@ -56,6 +58,8 @@ def create_app(
         lifespan=_lifespan,
     )
     app.state.settings = settings
+    app.state.metrics = Metrics()
+    app.state.desk = Desk(settings, app.state.metrics)
     app.state.store = SessionStore(served, settings)
     app.state.ready = False
     app.include_router(router)
@@ -63,8 +67,9 @@ def create_app(
     app.router.routes.append(ws.route)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)
+    app.add_api_route("/metrics", _metrics, include_in_schema=False)
     app.add_api_route("/docs", _docs, include_in_schema=False)
-    app.add_middleware(Gate, settings=settings, tokens=Tokens(tokens, settings.on_loopback))
+    app.add_middleware(Gate, settings=settings, tokens=Tokens(tokens), desk=app.state.desk)
     app.add_exception_handler(Refusal, on_refusal)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid_query)
@@ -98,10 +103,19 @@ async def _readyz(request: Request) -> Response:
     return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
 
+async def _metrics(request: Request) -> Response:
+    """What Prometheus collects (scope ``metrics``)."""
+    request.state.caller.require("metrics")
+    return Response(request.app.state.metrics.page(), media_type=CONTENT_TYPE)
+
+
 async def _docs() -> Response:
     """A page over /openapi.json that needs nothing from elsewhere."""
     page = files("turnwise_server").joinpath("docs.html").read_text(encoding="utf-8")
-    policy = "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    policy = (
+        "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
     return HTMLResponse(page, headers={"content-security-policy": policy})
 
 
