@@ -32,18 +32,20 @@ from turnwise_envs.wire import (
     TaskPage,
 )
 from turnwise_server.auth import Caller, Scope
+from turnwise_server.log import Intent
 from turnwise_server.refusal import Refusal
-from turnwise_server.session import Intent
 from turnwise_server.store import SessionStore
 
 logger = logging.getLogger(__name__)
 
 #: What a call on an existing session can be refused with.
-GONE = ("not-found", "session-expired", "session-deleted")
+GONE = ("not-found", "session-expired", "session-deleted", "too-many-sessions")
 #: What a call with a body can be refused with.
 BODY = ("invalid-request", "payload-too-large")
+#: What going on with a session can be refused with, if it has to be brought back first.
+BACK = ("session-lost", "version-mismatch", "journal-full", "env-failed")
 #: What a turn can be refused with.
-TURN = ("turn-conflict", "turn-ahead", "session-done", "env-failed", *GONE, *BODY)
+TURN = ("turn-conflict", "turn-ahead", "session-done", "step-indeterminate", *BACK, *GONE, *BODY)
 
 
 class Window(BaseModel):
@@ -85,14 +87,14 @@ def answer(noun: Noun, status: int = 200) -> Answer:
 
 async def step(context: Context, session_id: str, body: StepRequest) -> Answer:
     """Take turn ``turn``, once: sent again, it answers with what happened."""
-    session = context.store.get(context.caller, session_id)
-    return answer(await session.submit(Intent.step(body.turn, body.action)))
+    session = await context.store.get(context.caller, session_id)
+    return Answer(await session.take(Intent.step(body.turn, body.action)))
 
 
 async def finish(context: Context, session_id: str, body: FinishRequest) -> Answer:
     """End the episode before turn ``turn`` and score the state as it is."""
-    session = context.store.get(context.caller, session_id)
-    return answer(await session.submit(Intent.finish(body.turn, body.reason)))
+    session = await context.store.get(context.caller, session_id)
+    return Answer(await session.take(Intent.finish(body.turn, body.reason)))
 
 
 async def create_session(context: Context, body: CreateRequest) -> Answer:
@@ -103,42 +105,42 @@ async def create_session(context: Context, body: CreateRequest) -> Answer:
 
 async def fork(context: Context, session_id: str, body: ForkRequest) -> Answer:
     """Branch off ``count`` sessions at ``at_turn``, all of them or none."""
-    parent = context.store.get(context.caller, session_id)
+    parent = await context.store.get(context.caller, session_id)
     sessions, fresh = await context.store.fork(context.caller, parent, body)
     return answer(ForkView(sessions=[session.view() for session in sessions]), 201 if fresh else 200)
 
 
 async def get_session(context: Context, session_id: str) -> Answer:
     """A session at its current turn."""
-    return answer(context.store.get(context.caller, session_id).view())
+    session = await context.store.get(context.caller, session_id)
+    return answer(session.view())
 
 
 async def get_history(context: Context, session_id: str) -> Answer:
     """The first observation and every step since."""
-    return answer(context.store.get(context.caller, session_id).history())
+    session = await context.store.get(context.caller, session_id)
+    return Answer(session.history())
 
 
 async def get_reference(context: Context, session_id: str) -> Answer:
     """What a scorer needs and a policy must not see (scope ``trainer``)."""
-    episode = context.store.get(context.caller, session_id).episode
+    session = await context.store.get(context.caller, session_id)
     try:
-        return answer(type(episode.env).tasks.reference(episode.task))
+        return answer(session.env_class.tasks.reference(session.task))
     except Exception as error:
-        logger.exception("reference of %s", episode.task.id)
-        raise Refusal("env-failed", f"{episode.task.id}: no reference ({type(error).__name__})") from error
+        logger.exception("reference of %s", session.task.id)
+        raise Refusal("env-failed", f"{session.task.id}: no reference ({type(error).__name__})") from error
 
 
 async def delete_session(context: Context, session_id: str) -> Answer:
     """Give a session up; also the second time."""
-    context.store.delete(context.caller, session_id)
+    await context.store.delete(context.caller, session_id)
     return Answer(b"", 204)
 
 
 async def list_sessions(context: Context, query: SessionQuery) -> Answer:
     """One's own sessions, oldest first (scope ``admin``: everybody's)."""
-    sessions = context.store.visible(context.caller, query.status)
-    window = sessions[query.offset : query.offset + query.limit]
-    return answer(SessionPage(items=[session.summary() for session in window], total=len(sessions)))
+    return answer(await context.store.page(context.caller, query.status, query.offset, query.limit))
 
 
 async def list_envs(context: Context) -> Answer:
@@ -219,6 +221,7 @@ OPERATIONS = (
             "session-expired",
             "session-deleted",
             "too-many-sessions",
+            "journal-full",
             "env-failed",
             *BODY,
         ),
@@ -234,7 +237,7 @@ OPERATIONS = (
         "/sessions/{session_id}/fork",
         fork,
         ForkView,
-        ("not-forkable", "too-many-sessions", "env-failed", *GONE, *BODY),
+        ("not-forkable", *BACK, *GONE, *BODY),
         status=201,
         also="The key was seen before: its sessions, at their current turns",
         body=ForkRequest,
@@ -243,5 +246,12 @@ OPERATIONS = (
     Operation(
         "GET", "/sessions/{session_id}/reference", get_reference, Reference, ("env-failed", *GONE), scope="trainer"
     ),
-    Operation("DELETE", "/sessions/{session_id}", delete_session, None, ("not-found",), status=204),
+    Operation(
+        "DELETE",
+        "/sessions/{session_id}",
+        delete_session,
+        None,
+        ("not-found", "too-many-sessions", "journal-full"),
+        status=204,
+    ),
 )

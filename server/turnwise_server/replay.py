@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 from turnwise_envs.environment import Environment
-from turnwise_envs.episode import LiveEpisode, Record
 from turnwise_envs.errors import EnvironmentFault, EpisodeDone, InvalidOptions, UnknownTask
 from turnwise_envs.types import Action, JsonObject
+from turnwise_server.hosts import Episode, EpisodeHost, placeholder
+from turnwise_server.ledger import Snapshot
+from turnwise_server.log import Entry, Log, action_json
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -48,6 +50,7 @@ async def within(limit: float, what: str, work: Awaitable[T]) -> T:
 
 
 async def open_episode(
+    host: EpisodeHost,
     env_class: type[Environment],
     split: str,
     index: int,
@@ -55,67 +58,93 @@ async def open_episode(
     options: JsonObject,
     actions: Sequence[Action],
     limit: float,
-) -> LiveEpisode:
-    """Start an episode and take ``actions``. Raises like :func:`within`; EpisodeDone if it ends before the last one."""
+) -> tuple[Episode, list[Entry]]:
+    """Start an episode and take ``actions``; with it, their log.
+
+    Raises like :func:`within`; EpisodeDone if it ends before the last action.
+    """
     name = f"{env_class.spec.id}/{split}/{index}"
-    episode = await within(limit, f"reset of {name}", LiveEpisode.start(env_class, split, index, seed, options))
+    episode = await within(limit, f"reset of {name}", host.start(env_class, split, index, seed, options))
+    entries = []
     try:
         for turn, action in enumerate(actions):
             await within(limit, f"step {turn} of {name}", episode.step(action))
+            entries.append(take(episode, action_json(action)))
     except BaseException:
         await close_quietly(episode, limit)
         raise
-    return episode
+    return episode, entries
 
 
-async def rebuild(episode: LiveEpisode, records: Sequence[Record], limit: float) -> LiveEpisode:
-    """A fresh episode that has gone through ``records``, a prefix of the log of ``episode``.
+async def rebuild(
+    host: EpisodeHost, env_class: type[Environment], log: Log, limit: float, snapshot: Snapshot | None = None
+) -> Episode:
+    """A fresh episode at the end of ``log``, which must not be done: from ``snapshot``, or by replay from the start.
+
+    A snapshot is a fast path only. One that does not lead there is passed over if the environment can be replayed.
 
     Raises:
-        Diverged: it ended up with another history.
+        Diverged: the replay ended up with another history.
         EnvironmentFault: the environment failed on the way.
     """
-    task = episode.task
-    copy = await within(
-        limit,
-        f"reset of {task.id}",
-        LiveEpisode.start(type(episode.env), task.split, task.index, episode.seed, episode.options),
+    name = log.begin.task.id
+    if snapshot is not None:
+        turn, state = snapshot
+        log_hash = log.entries[turn - 1].log_hash if turn else log.begin.initial_hash
+        try:
+            episode = await within(
+                limit, f"restoring {name} at turn {turn}", host.restore(env_class, log.begin, turn, log_hash, state)
+            )
+            return await _replayed(episode, log, limit)
+        except EnvironmentFault as fault:
+            if not env_class.spec.deterministic:
+                raise
+            logger.warning("%s; replaying it from the start", fault, exc_info=fault)
+    task = log.begin.task
+    episode = await within(
+        limit, f"reset of {name}", host.start(env_class, task.split, task.index, log.begin.seed, log.begin.options)
     )
-    try:
-        for turn, record in enumerate(records):
-            if record.action is not None:
-                await within(limit, f"replaying step {turn} of {task.id}", copy.step(record.action))
-            else:
-                reason = (record.result.info.end or "").removeprefix("finished:")
-                await within(limit, f"replaying the finish of {task.id}", copy.finish(reason))
-        if copy.log_hash != (records[-1].log_hash if records else episode.initial_hash):
-            raise EpisodeDone("reached another hash")
-    except EpisodeDone as error:
-        await close_quietly(copy, limit)
-        raise Diverged(
-            f"replaying {task.id} to turn {len(records)} reached another history: the environment is not deterministic"
-        ) from error
-    except BaseException:
-        await close_quietly(copy, limit)
-        raise
-    return copy
+    return await _replayed(episode, log, limit)
 
 
-async def branch(episode: LiveEpisode, at_turn: int, limit: float) -> LiveEpisode:
-    """An independent episode with the first ``at_turn`` actions of ``episode``: by snapshot where that is possible.
-
-    Raises like :func:`rebuild`.
-    """
-    if at_turn == episode.turn:
-        if episode.env.spec.snapshot and not episode.done:
-            return await within(limit, f"fork of {episode.task.id}", episode.fork())
-        return await rebuild(episode, episode.records, limit)
-    return await rebuild(episode, episode.records[:at_turn], limit)
+def take(episode: Episode, action: bytes | None) -> Entry:
+    """The newest record of ``episode``, for the session's log; ``action`` is its action in JSON."""
+    entry = Entry.of(episode.records[-1], action)
+    _forget(episode)
+    return entry
 
 
-async def close_quietly(episode: LiveEpisode, limit: float) -> None:
+async def close_quietly(episode: Episode, limit: float) -> None:
     """Close the environment; a failure to do so is logged, for nobody waits for it."""
     try:
         await within(limit, f"close of {episode.task.id}", episode.close())
     except EnvironmentFault as fault:
         logger.warning("%s", fault)
+
+
+def _forget(episode: Episode) -> None:
+    """The log has this record: the episode keeps its hash. The last one also says that the episode is done."""
+    if not episode.done:
+        episode.records[-1] = placeholder(episode.log_hash)
+
+
+async def _replayed(episode: Episode, log: Log, limit: float) -> Episode:
+    """``episode``, taken from where it is to the end of ``log``; it is closed if that is not where it leads."""
+    name = log.begin.task.id
+    try:
+        for entry in log.entries[episode.turn :]:
+            assert entry.action is not None, "a log that goes on has no finish"
+            action = Action.model_validate_json(entry.action)
+            await within(limit, f"replaying step {episode.turn} of {name}", episode.step(action))
+            _forget(episode)
+        if episode.log_hash != log.log_hash:
+            raise EpisodeDone("reached another hash")
+    except EpisodeDone as error:
+        await close_quietly(episode, limit)
+        raise Diverged(
+            f"replaying {name} to turn {log.turn} reached another history: the environment is not deterministic"
+        ) from error
+    except BaseException:
+        await close_quietly(episode, limit)
+        raise
+    return episode

@@ -1,128 +1,152 @@
-"""A session: one live episode and the rules of its turns (protocol.md, "Sessions"). No HTTP in here.
+"""A session: one episode and the rules of its turns (protocol.md, "Sessions"). No HTTP in here.
 
 However often a step is sent, it happens once: a turn that was taken answers from the log, a duplicate of the one in
 flight joins it. The work of a turn is a task of its own, so a client that hangs up does not interrupt it.
+
+The log is the session; the environment is there while it is needed. It is brought back for the next turn after the
+session rested, after a restart, or after it was lost (the latest snapshot, and replay from there). A turn enters the
+log when the ledger has it, and is acknowledged after that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
-from turnwise_envs.canonical import canonical
-from turnwise_envs.episode import LiveEpisode, Record
+from turnwise_envs.environment import Environment
 from turnwise_envs.errors import EnvironmentFault
-from turnwise_envs.types import Action
-from turnwise_envs.wire import HistoryStep, HistoryView, SessionSummary, SessionView, Status, StepView
+from turnwise_envs.types import Observation, StepResult, Task
+from turnwise_envs.wire import SessionSummary, SessionView, Status, StepView
+from turnwise_server.hosts import Episode, EpisodeHost
+from turnwise_server.ledger import Failure, Ledger, Snapshot
+from turnwise_server.log import Entry, Intent, Log, answer, history
 from turnwise_server.refusal import Refusal
-from turnwise_server.replay import Diverged, branch, close_quietly, rebuild, within
+from turnwise_server.replay import Diverged, close_quietly, rebuild, take, within
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Intent:
-    """What a client wants to happen at ``turn``: an action, or (``action`` is None) a finish for ``reason``."""
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What all sessions of a server share.
 
-    turn: int
-    action: Action | None
-    reason: str
-    encoded: bytes
+    ``limit`` bounds every call into an environment, in seconds, ``max_history`` a log in bytes. ``on_end`` hears the id when a session, live at first,
+    is done or failed; ``in_background`` runs what nobody waits for.
+    """
 
-    @classmethod
-    def step(cls, turn: int, action: Action) -> Intent:
-        """Raises Refusal ``invalid-request`` for an action that has no canonical bytes."""
-        try:
-            return cls(turn, action, "", canonical(action))
-        except ValueError as error:
-            raise Refusal("invalid-request", f"action: {error}") from error
-
-    @classmethod
-    def finish(cls, turn: int, reason: str) -> Intent:
-        return cls(turn, None, reason, b"finish " + reason.encode())
-
-    def same_as(self, other: Intent) -> bool:
-        return self.turn == other.turn and self.encoded == other.encoded
-
-    def matches(self, record: Record) -> bool:
-        """``record`` is what this intent left behind when it was carried out."""
-        if self.action is None or record.action is None:
-            return self.action is record.action and record.result.info.end == f"finished:{self.reason}"
-        return canonical(record.action) == self.encoded
+    host: EpisodeHost
+    limit: float
+    snapshot_every: int
+    max_history: int
+    clock: Callable[[], float]
+    on_end: Callable[[str], None]
+    in_background: Callable[[Coroutine[Any, Any, None]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InFlight:
     intent: Intent
-    task: asyncio.Task[StepView]
+    task: asyncio.Task[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A child in the making. ``episode`` is None if it is done; ``state`` a snapshot, if it could not live without."""
+
+    log: Log
+    episode: Episode | None
+    state: bytes | None = None
 
 
 class Session:
-    """One episode behind a session id.
-
-    ``limit`` bounds every call into the environment, in seconds; ``on_end`` hears the id when the session, live at
-    first, is done or failed.
-    """
+    """One episode behind a session id."""
 
     def __init__(
         self,
         session_id: str,
         owner: str,
-        episode: LiveEpisode,
-        limit: float,
-        clock: Callable[[], float],
-        on_end: Callable[[str], None],
+        env_class: type[Environment],
+        log: Log,
+        home: Home,
+        ledger: Ledger,
+        episode: Episode | None = None,
+        failure: Failure | None = None,
+        indeterminate: bool = False,
     ) -> None:
         self.id = session_id
         self.owner = owner
-        self._clock = clock
-        self.last_used = clock()
-        self.failed = False
-        self._episode = episode
-        self._limit = limit
-        self._on_end = on_end
-        self._lock = asyncio.Lock()  # held while the episode is stepped or forked
+        self.env_class = env_class
+        self.last_used = home.clock()
+        self._log = log
+        self._home = home
+        self._ledger = ledger
+        self._episode = episode  # None: not in memory, or closed for good
+        self._failure = failure
+        self._indeterminate = indeterminate  # a step with effects was begun, and nobody knows how it ended
+        self._lock = asyncio.Lock()  # held while the episode is stepped, forked or put to rest
         self._in_flight: InFlight | None = None
-        self._open = True  # the environment is still to be closed
+        self._unsaved: tuple[Entry, bytes | None] | None = None  # taken, but the ledger would not have it yet
+        self._saved_turn = -1  # of the newest snapshot that this object knows to be kept
         self._gone = False
+        self._successor: Callable[[], Awaitable[Session]] | None = None  # this object rests: who serves instead
 
     @property
     def status(self) -> Status:
-        return "failed" if self.failed else "done" if self._episode.done else "live"
-
-    def touch(self) -> None:
-        """Somebody asked for this session, or was served just now: its idle time starts anew."""
-        self.last_used = self._clock()
-
-    @property
-    def busy(self) -> bool:
-        """Somebody is being served right now."""
-        return self._in_flight is not None or self._lock.locked()
+        return "failed" if self._failure else "done" if self._log.done else "live"
 
     @property
     def env(self) -> str:
-        return self._episode.env.spec.id
+        return self._log.env
 
     @property
-    def episode(self) -> LiveEpisode:
-        """The episode at its current turn; read it, do not step it."""
-        return self._episode
+    def task(self) -> Task:
+        return self._log.begin.task
+
+    @property
+    def awake(self) -> bool:
+        """The environment is in memory."""
+        return self._episode is not None
+
+    @property
+    def busy(self) -> bool:
+        """Somebody is being served right now, or a taken turn is still to be written down."""
+        return self._in_flight is not None or self._lock.locked() or self._unsaved is not None
+
+    @property
+    def can_rest(self) -> bool:
+        """It could leave memory and come back."""
+        spec = self.env_class.spec
+        return self._ledger.durable and (self.status != "live" or spec.deterministic or spec.snapshot)
+
+    def touch(self) -> None:
+        """Somebody asked for this session, or was served just now: its idle time starts anew."""
+        self.last_used = self._home.clock()
 
     async def submit(self, intent: Intent) -> StepView:
-        """Carry out ``intent``, or answer it from the log, or join it.
+        """Like :meth:`take`, as a model."""
+        return StepView.model_validate_json(await self.take(intent))
+
+    async def take(self, intent: Intent) -> bytes:
+        """Carry out ``intent``, or answer it from the log, or join it: a StepView in JSON.
 
         Raises:
-            Refusal: turn-conflict, turn-ahead, session-done, env-failed, session-deleted.
+            Refusal: turn-conflict, turn-ahead, session-done, env-failed, session-deleted, step-indeterminate,
+                session-lost, version-mismatch, journal-full.
         """
         while True:
+            if self._successor is not None:
+                return await (await self._successor()).take(intent)
             recorded = self._recorded(intent)
             if recorded is not None:
                 return recorded
             flight = self._in_flight
             if flight is None:
                 self._check_open()
+                self._check_size(intent)
                 flight = InFlight(intent, asyncio.create_task(self._carry_out(intent)))
                 self._in_flight = flight
                 flight.task.add_done_callback(self._landed)
@@ -131,98 +155,137 @@ class Session:
                 continue  # the turn is now taken, or free again
             return await self._joined(flight)
 
-    async def fork(self, at_turn: int | None, count: int) -> list[LiveEpisode]:
-        """``count`` independent episodes at ``at_turn`` (None: now), after the step in flight; all of them or none.
+    async def fork(self, at_turn: int | None, count: int) -> list[Branch]:
+        """``count`` independent branches at ``at_turn`` (None: now), after the step in flight; all of them or none.
 
         Raises:
-            Refusal: invalid-request, not-forkable, env-failed, session-deleted.
+            Refusal: invalid-request, not-forkable, env-failed, session-deleted, session-lost, version-mismatch,
+                journal-full.
         """
         async with self._lock:
-            episode = self._episode
-            target = episode.turn if at_turn is None else at_turn
-            if not 0 <= target <= episode.turn:
-                raise Refusal(
-                    "invalid-request", f"at_turn: {target} is not between 0 and the current turn {episode.turn}"
-                )
-            self._check_kept()
-            spec = episode.env.spec
-            if not spec.deterministic and (not spec.snapshot or target < episode.turn or episode.done):
-                raise Refusal(
-                    "not-forkable",
-                    f"environment {spec.id!r} is not deterministic: it forks only from a snapshot of a live state",
-                )
-            branches = await asyncio.gather(
-                *(branch(episode, target, self._limit) for _ in range(count)), return_exceptions=True
-            )
+            successor = self._successor
+            if successor is None:
+                await self._save()
+                turn = self._log.turn
+                target = turn if at_turn is None else at_turn
+                if not 0 <= target <= turn:
+                    raise Refusal("invalid-request", f"at_turn: {target} is not between 0 and the current turn {turn}")
+                self._check_kept()
+                log = self._log.until(target)
+                if log.done:
+                    return [Branch(log.until(target), None) for _ in range(count)]
+                self._check_version()
+                snapshot = await self._snapshot_for_fork(target)
+        if successor is not None:
+            return await (await successor()).fork(at_turn, count)
         self.touch()
-        episodes = [one for one in branches if isinstance(one, LiveEpisode)]
-        faults = [one for one in branches if isinstance(one, BaseException)]
-        if not faults:
-            return episodes
-        await asyncio.gather(*(close_quietly(one, self._limit) for one in episodes))
-        if isinstance(faults[0], Diverged):
-            raise Refusal("not-forkable", str(faults[0])) from faults[0]
-        if isinstance(faults[0], EnvironmentFault):
-            raise env_failed(f"fork of {self.id} at turn {target}", faults[0]) from faults[0]
-        raise faults[0]
+        return await self._branches(log, snapshot, count)
+
+    async def rest(self, successor: Callable[[], Awaitable[Session]]) -> bool:
+        """Leave memory: keep a snapshot, close the environment, and send whoever still comes here to ``successor``.
+
+        False if the session is needed where it is.
+        """
+        async with self._lock:
+            if self._in_flight is not None or self._unsaved is not None or not self.can_rest:
+                return False
+            spec = self.env_class.spec
+            if self._episode is not None and spec.snapshot and self._saved_turn < self._log.turn:
+                try:
+                    await self._ledger.keep(Snapshot(self._log.turn, await self._state(self._episode)))
+                except (EnvironmentFault, Refusal) as error:
+                    logger.warning("%s: no snapshot: %s", self.id, error)
+                    if not spec.deterministic:
+                        return False
+            self._successor = successor
+        await self.release()
+        return True
 
     async def close(self) -> None:
         """The session is gone: a step in flight is given up, and whoever still waits for a turn is refused."""
         self._gone = True
         if self._in_flight is not None:
             self._in_flight.task.cancel()
-            await asyncio.wait({self._in_flight.task}, timeout=self._limit)
+            await asyncio.wait({self._in_flight.task}, timeout=self._home.limit)
         await self.release()
+
+    async def settle(self) -> None:
+        """Wait for the step in flight, if there is one, however it ends."""
+        if self._in_flight is not None:
+            await asyncio.wait({self._in_flight.task})
 
     async def release(self) -> None:
         """Close the environment, once. The log stays, and with it every answer."""
-        if self._open:
-            self._open = False
-            await close_quietly(self._episode, self._limit)
+        episode, self._episode = self._episode, None
+        if episode is not None:
+            await close_quietly(episode, self._home.limit)
 
     def view(self) -> SessionView:
-        return self._view(len(self._episode.records))
+        return self._view(self._log, self.status)
 
-    def history(self) -> HistoryView:
-        return HistoryView(
-            initial=self._view(0),
-            steps=[
-                HistoryStep(action=record.action, **dict(self._step_view(position)))
-                for position, record in enumerate(self._episode.records)
-            ],
-        )
+    def history(self) -> bytes:
+        """A HistoryView in JSON."""
+        log = self._log
+        initial = self._view(Log(log.env, log.env_version, log.begin), "failed" if self._failed_at(0) else "live")
+        return history(self.id, initial.model_dump_json().encode(), log.entries)
 
     def summary(self) -> SessionSummary:
-        episode = self._episode
         return SessionSummary(
-            session_id=self.id, env=self.env, task_id=episode.task.id, turn=episode.turn, status=self.status
+            session_id=self.id, env=self.env, task_id=self.task.id, turn=self._log.turn, status=self.status
         )
 
-    def _recorded(self, intent: Intent) -> StepView | None:
+    def _recorded(self, intent: Intent) -> bytes | None:
         """The logged answer to ``intent`` if its turn was taken; None if it is the turn to take now."""
-        episode = self._episode
-        turn = episode.turn
+        log = self._log
+        turn = log.turn
         if intent.turn > turn:
             raise Refusal("turn-ahead", f"turn {intent.turn} comes later: {self.id} is at turn {turn}")
-        if intent.turn < len(episode.records) and (intent.turn < turn or intent.action is None):
-            if intent.matches(episode.records[intent.turn]):
-                return self._step_view(intent.turn)
+        if intent.turn < len(log.entries) and (intent.turn < turn or intent.action is None):
+            entry = log.entries[intent.turn]
+            if intent.matches(entry):
+                return answer(self.id, intent.turn, entry)
             raise Refusal("turn-conflict", f"turn {intent.turn} of {self.id} was taken with something else")
         return None
 
+    def _failed_at(self, length: int) -> bool:
+        return self._failure is not None and len(self._log.entries) == length
+
     def _check_open(self) -> None:
         self._check_kept()
-        if self._episode.done:
-            raise Refusal("session-done", f"{self.id} ended at turn {self._episode.turn}")
+        if self._log.done:
+            raise Refusal("session-done", f"{self.id} ended at turn {self._log.turn}")
+        if self._indeterminate:
+            raise Refusal(
+                "step-indeterminate",
+                f"turn {self._log.turn} of {self.id} was begun before the server was killed, and has no result",
+            )
+
+    def _check_size(self, intent: Intent) -> None:
+        """A finish always fits, so that what has grown too long can be scored."""
+        if intent.json is not None and self._log.size + len(intent.json) > self._home.max_history:
+            raise Refusal(
+                "payload-too-large",
+                f"the history of {self.id} would be larger than {self._home.max_history} bytes; finish it",
+            )
 
     def _check_kept(self) -> None:
         if self._gone:
             raise Refusal("session-deleted", f"session {self.id} was deleted")
-        if self.failed:
-            turn = self._episode.turn
+        turn = self._log.turn
+        if self._failure == "failed":
             raise Refusal("env-failed", f"the environment of {self.id} failed at turn {turn}; its history is readable")
+        if self._failure == "lost":
+            raise lost(self.id, turn)
 
-    async def _joined(self, flight: InFlight) -> StepView:
+    def _check_version(self) -> None:
+        ours = self.env_class.spec.version
+        if self._episode is None and self._log.env_version != ours:
+            raise Refusal(
+                "version-mismatch",
+                f"{self.id} was played in {self.env} version {self._log.env_version}, and this is version {ours}",
+            )
+
+    async def _joined(self, flight: InFlight) -> bytes:
         try:
             return await asyncio.shield(flight.task)
         except asyncio.CancelledError:
@@ -232,92 +295,181 @@ class Session:
                 ) from None
             raise
 
-    def _landed(self, task: asyncio.Task[StepView]) -> None:
+    def _landed(self, task: asyncio.Task[bytes]) -> None:
         self._in_flight = None
         self.touch()
         if not task.cancelled():
             task.exception()  # whoever still waits gets it; nobody has to
 
-    async def _carry_out(self, intent: Intent) -> StepView:
+    async def _carry_out(self, intent: Intent) -> bytes:
         async with self._lock:
-            try:
-                await self._apply(intent)
-            except EnvironmentFault as first:
-                logger.warning("%s: %s", self.id, first, exc_info=first)
-                await self._apply_once_more(intent, first)
-            if self._episode.done:
-                self._on_end(self.id)
-                await self.release()
-            return self._step_view(len(self._episode.records) - 1)
+            successor = self._successor
+            if successor is None:
+                return await self._turn(intent)
+        return await (await successor()).take(intent)
 
-    async def _apply(self, intent: Intent) -> None:
-        episode = self._episode
-        if intent.action is None:
-            await within(self._limit, f"finish of {episode.task.id}", episode.finish(intent.reason))
+    async def _turn(self, intent: Intent) -> bytes:
+        if self._unsaved is not None:
+            await self._save()
+            recorded = self._recorded(intent)
+            assert recorded is not None, "the unsaved turn is the one that was asked for"
+            return recorded
+        spec = self.env_class.spec
+        position = len(self._log.entries)
+        if not spec.deterministic:
+            if self._episode is None:
+                await self._wake()  # before anything is begun: what is lost was lost earlier
+            await self._ledger.intend(position, intent.json)
+        episode = await self._performed(intent)
+        entry = take(episode, intent.json)
+        if entry.done:
+            self._unsaved = (entry, None)
+            self._home.in_background(self.release())
         else:
-            await within(self._limit, f"step {intent.turn} of {episode.task.id}", episode.step(intent.action))
+            due = spec.snapshot and self._ledger.durable and self._due(position + 1)
+            self._unsaved = (entry, await self._state_quietly(episode) if due else None)
+        await self._save()
+        if entry.done:
+            self._home.on_end(self.id)
+        return answer(self.id, position, entry)
 
-    async def _apply_once_more(self, intent: Intent, first: EnvironmentFault) -> None:
-        """After a first loss: rebuild to this turn and try again. A second loss is final."""
-        lost = self._episode
+    def _due(self, turn: int) -> bool:
+        """A snapshot after ``turn`` actions bounds the time of a replay; what has no replay needs one every turn."""
+        return not self.env_class.spec.deterministic or turn % self._home.snapshot_every == 0
+
+    async def _save(self) -> None:
+        """Write down what was taken. Raises Refusal ``journal-full``; the turn then waits for the next request."""
+        if self._unsaved is not None:
+            entry, state = self._unsaved
+            await self._ledger.append(len(self._log.entries), entry, state)
+            self._unsaved = None
+            self._log.add(entry)
+            if state is not None:
+                self._saved_turn = self._log.turn
+
+    async def _performed(self, intent: Intent) -> Episode:
+        """The episode after ``intent``; after a first loss it is rebuilt and tried again, a second one is final."""
+        try:
+            return await self._apply(intent)
+        except Diverged as fault:  # on its way back, before anything was tried
+            logger.warning("%s: %s", self.id, fault)
+            await self._fail("lost")
+            raise lost(self.id, intent.turn) from fault
+        except EnvironmentFault as fault:
+            first = fault
+        logger.warning("%s: %s", self.id, first, exc_info=first)
         what = f"turn {intent.turn} of {self.id}"
         await self.release()
-        if not lost.env.spec.deterministic:
-            self._fail()
+        if not self.env_class.spec.deterministic:
+            await self._fail("failed")
             raise env_failed(f"{what} (not deterministic, so not tried again)", first) from first
         try:
-            self._episode = await rebuild(lost, lost.records, self._limit)
-            self._open = True
-            await self._apply(intent)
+            return await self._apply(intent)
         except EnvironmentFault as second:
             logger.warning("%s, second time: %s", self.id, second, exc_info=second)
-            self._fail()
+            await self._fail("failed")
             await self.release()
             raise env_failed(f"{what}, twice", second) from second
 
-    def _fail(self) -> None:
-        self.failed = True
-        self._on_end(self.id)
+    async def _apply(self, intent: Intent) -> Episode:
+        episode = self._episode or await self._wake()
+        if intent.action is None:
+            await within(self._home.limit, f"finish of {self.task.id}", episode.finish(intent.reason))
+        else:
+            await within(self._home.limit, f"step {intent.turn} of {self.task.id}", episode.step(intent.action))
+        return episode
 
-    def _view(self, length: int) -> SessionView:
-        """The session after the first ``length`` records of its log."""
-        episode = self._episode
-        records = episode.records[:length]
-        spec = episode.env.spec
-        whole = length == len(episode.records)
+    async def _wake(self) -> Episode:
+        """Bring the environment back. Raises EnvironmentFault, Refusal ``version-mismatch`` or ``session-lost``."""
+        self._check_version()
+        spec = self.env_class.spec
+        turn = self._log.turn
+        snapshot = await self._ledger.nearest(turn) if spec.snapshot else None
+        if not spec.deterministic and (snapshot is None or snapshot.turn != turn):
+            await self._fail("lost")
+            raise lost(self.id, turn)
+        self._episode = await rebuild(self._home.host, self.env_class, self._log, self._home.limit, snapshot)
+        return self._episode
+
+    async def _snapshot_for_fork(self, target: int) -> Snapshot | None:
+        """Where branches at ``target`` start from; None is the beginning."""
+        spec = self.env_class.spec
+        if spec.snapshot and target == self._log.turn and self._episode is not None:
+            try:
+                return Snapshot(target, await self._state(self._episode))
+            except EnvironmentFault as fault:
+                raise env_failed(f"fork of {self.id} at turn {target}", fault) from fault
+        snapshot = await self._ledger.nearest(target) if spec.snapshot else None
+        if not spec.deterministic and (snapshot is None or snapshot.turn != target):
+            raise Refusal(
+                "not-forkable",
+                f"environment {spec.id!r} is not deterministic: it forks only from a snapshot of that turn",
+            )
+        return snapshot
+
+    async def _branches(self, log: Log, snapshot: Snapshot | None, count: int) -> list[Branch]:
+        host, limit, spec = self._home.host, self._home.limit, self.env_class.spec
+        outcomes = await asyncio.gather(
+            *(rebuild(host, self.env_class, log, limit, snapshot) for _ in range(count)), return_exceptions=True
+        )
+        faults = [one for one in outcomes if isinstance(one, BaseException)]
+        episodes = [one for one in outcomes if not isinstance(one, BaseException)]
+        if not faults:
+            state = snapshot.state if snapshot is not None and not spec.deterministic else None
+            return [Branch(log.until(log.turn), episode, state) for episode in episodes]
+        await asyncio.gather(*(close_quietly(one, limit) for one in episodes))
+        if isinstance(faults[0], Diverged):
+            raise Refusal("not-forkable", str(faults[0])) from faults[0]
+        if isinstance(faults[0], EnvironmentFault):
+            raise env_failed(f"fork of {self.id} at turn {log.turn}", faults[0]) from faults[0]
+        raise faults[0]
+
+    async def _state(self, episode: Episode) -> bytes:
+        return await within(self._home.limit, f"snapshot of {self.task.id}", self._home.host.snapshot(episode))
+
+    async def _state_quietly(self, episode: Episode) -> bytes | None:
+        """A snapshot is a fast path: a turn that was taken does not fail for want of one."""
+        try:
+            return await self._state(episode)
+        except EnvironmentFault as fault:
+            logger.warning("%s", fault, exc_info=fault)
+            return None
+
+    async def _fail(self, failure: Failure) -> None:
+        self._failure = failure
+        self._home.on_end(self.id)
+        with suppress(Refusal):  # on a full disk: after a restart it may be tried again
+            await self._ledger.fail(failure)
+
+    def _view(self, log: Log, status: Status) -> SessionView:
+        begin, spec = log.begin, self.env_class.spec
         return SessionView(
             session_id=self.id,
-            env=spec.id,
-            env_version=spec.version,
-            seed=episode.seed,
-            options=episode.options,
-            turn=sum(record.action is not None for record in records),
-            task=episode.task,
+            env=log.env,
+            env_version=log.env_version,
+            seed=begin.seed,
+            options=begin.options,
+            turn=log.turn,
+            task=begin.task,
             tools=spec.tools,
-            max_turns=episode.max_turns,
-            observation=records[-1].result.observation if records else episode.initial,
-            status=self.status if whole else "live",
-            log_hash=records[-1].log_hash if records else episode.initial_hash,
+            max_turns=int(begin.options.get("max_turns", spec.max_turns)),
+            observation=_observation(log),
+            status=status,
+            log_hash=log.log_hash,
         )
 
-    def _step_view(self, position: int) -> StepView:
-        """The answer that record ``position`` was, or is about to be, acknowledged with."""
-        record = self._episode.records[position]
-        result = record.result
-        return StepView(
-            session_id=self.id,
-            turn=position + (record.action is not None),
-            observation=result.observation,
-            reward=result.reward,
-            terminated=result.terminated,
-            truncated=result.truncated,
-            info=result.info,
-            status="done" if result.done else "live",
-            log_hash=record.log_hash,
-        )
+
+def lost(session_id: str, turn: int) -> Refusal:
+    return Refusal(
+        "session-lost", f"the state of {session_id} at turn {turn} cannot be rebuilt; its history is readable"
+    )
 
 
 def env_failed(what: str, fault: EnvironmentFault) -> Refusal:
     """The refusal for a fault. Its text stays in the server's log: an exception may well quote a gold answer."""
     kind = type(fault.__cause__ or fault).__name__
     return Refusal("env-failed", f"{what}: the environment failed ({kind}); the server's log says more")
+
+
+def _observation(log: Log) -> Observation:
+    return StepResult.model_validate_json(log.entries[-1].result).observation if log.entries else log.begin.initial

@@ -11,8 +11,8 @@ from turnwise_envs.episode import LiveEpisode
 from turnwise_envs.types import Action
 from turnwise_envs.wire import CreateRequest
 from turnwise_server.auth import ANONYMOUS, Caller
+from turnwise_server.log import Intent
 from turnwise_server.refusal import Refusal
-from turnwise_server.session import Intent
 from turnwise_server.settings import Settings
 from turnwise_server.store import SessionStore
 
@@ -213,21 +213,22 @@ async def test_idle_sessions_expire():
     await asyncio.sleep(0)
     before = Guess.alive
     now = 9.0
-    assert store.get(caller, asked.id) is asked
+    assert await store.get(caller, asked.id) is asked
     now = 10.5
-    store.sweep()  # ``working`` is served right now
-    assert store.visible(caller) == [asked, working]
+    await store.sweep()  # ``working`` is served right now
+    page = await store.page(caller, None, 0, 10)
+    assert [item.session_id for item in page.items] == [asked.id, working.id]
     await step
     now = 20.4
-    assert store.get(caller, working.id) is working  # its time began anew when the step was done
+    assert await store.get(caller, working.id) is working  # its time began anew when the step was done
     for lost in (idle, asked):
         with pytest.raises(Refusal) as refused:
-            store.get(caller, lost.id)
+            await store.get(caller, lost.id)
         assert refused.value.problem == "session-expired"
     with pytest.raises(Refusal) as refused:
         await store.create(caller, CreateRequest(env="guess", key="k"))
     assert refused.value.problem == "session-expired"
-    store.delete(caller, idle.id)  # as good as deleted
+    await store.delete(caller, idle.id)  # as good as deleted
     await store.close()
     assert Guess.alive == before - 2
 
