@@ -117,14 +117,19 @@ def read_tokens(path: Path) -> list[Token]:
     return tokens
 
 
+def state_directory() -> Path:
+    """Where this user's servers keep what outlives them."""
+    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(home) / "turnwise"
+
+
 def write_trainer_token(port: int) -> tuple[Path, Token]:
     """A fresh token for the user's own trainer, in a file that only the user can read.
 
     The file is ``tokens-PORT.jsonl`` in the user's state directory. Raises OSError.
     """
     token = Token(name="trainer", token=secrets.token_urlsafe(32), scopes=frozenset({"act", "trainer"}))
-    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    path = Path(home) / "turnwise" / f"tokens-{port}.jsonl"
+    path = state_directory() / f"tokens-{port}.jsonl"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # left behind by a killed server; its permissions may be anything
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -32,6 +32,46 @@ def serve(
         float,
         typer.Option(envvar="TURNWISE_IDLE_TIMEOUT", min=0.001, help="Seconds until an unused session expires."),
     ] = defaults.IDLE_TIMEOUT,
+    lifetime: Annotated[
+        str, typer.Option(envvar="TURNWISE_LIFETIME", help="Time until any session expires: 12h, 7d, or seconds.")
+    ] = defaults.LIFETIME,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TURNWISE_JOURNAL",
+            metavar="DIR",
+            help="Directory of journals, by default one in the user's state directory; a temporary one for --port 0.",
+            show_default=False,
+        ),
+    ] = None,
+    sync: Annotated[
+        defaults.Sync,
+        typer.Option(envvar="TURNWISE_SYNC", help="What an answered step survives: a killed process, or a power cut."),
+    ] = defaults.SYNC,
+    retain: Annotated[
+        str,
+        typer.Option(envvar="TURNWISE_RETAIN", help="Time for which a finished session is kept: 12h, 7d, or seconds."),
+    ] = defaults.RETAIN,
+    retain_bytes: Annotated[
+        int,
+        typer.Option(
+            envvar="TURNWISE_RETAIN_BYTES",
+            min=1024**2,
+            help="Bytes of journal from which the oldest finished sessions go earlier.",
+        ),
+    ] = defaults.RETAIN_BYTES,
+    passivate_after: Annotated[
+        float,
+        typer.Option(
+            envvar="TURNWISE_PASSIVATE_AFTER", min=0.001, help="Seconds until an unused session leaves memory."
+        ),
+    ] = defaults.PASSIVATE_AFTER,
+    snapshot_every: Annotated[
+        int, typer.Option(envvar="TURNWISE_SNAPSHOT_EVERY", min=1, help="Turns between snapshots of an environment.")
+    ] = defaults.SNAPSHOT_EVERY,
+    max_history: Annotated[
+        int, typer.Option(envvar="TURNWISE_MAX_HISTORY", min=1024, help="Bytes of a session's history.")
+    ] = defaults.MAX_HISTORY,
     max_body: Annotated[
         int, typer.Option(envvar="TURNWISE_MAX_BODY", min=1024, help="Bytes of a request body.")
     ] = defaults.MAX_BODY,
@@ -69,6 +109,24 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            envvar="TURNWISE_WORKERS",
+            min=1,
+            help="Processes for blocking environments (SyncEnvironment); by default one a core, at most 8.",
+            show_default=False,
+        ),
+    ] = defaults.WORKERS,
+    pass_env: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="TURNWISE_PASS_ENV",
+            metavar="NAME,...",
+            help="Environment variables that workers get besides PATH, HOME and the like.",
+            show_default=False,
+        ),
+    ] = None,
     log_level: Annotated[
         defaults.LogLevel, typer.Option(envvar="TURNWISE_LOG_LEVEL", help="At info, one line an operation.")
     ] = defaults.LOG_LEVEL,
@@ -91,6 +149,14 @@ def serve(
         step_timeout=step_timeout,
         max_sessions=max_sessions,
         idle_timeout=idle_timeout,
+        lifetime=_seconds("--lifetime", lifetime),
+        journal=journal,
+        sync=sync,
+        retain=_seconds("--retain", retain),
+        retain_bytes=retain_bytes,
+        passivate_after=passivate_after,
+        snapshot_every=snapshot_every,
+        max_history=max_history,
         max_body=max_body,
         max_requests=max_requests,
         max_client_requests=max_client_requests,
@@ -99,6 +165,8 @@ def serve(
         client_timeout=client_timeout,
         allowed_hosts=frozenset(allowed_hosts or ()),
         allowed_origins=frozenset(allowed_origins or ()),
+        workers=workers,
+        pass_env=frozenset(pass_env or ()),
         log_level=log_level,
         tokens_file=tokens_file,
     )
@@ -107,3 +175,12 @@ def serve(
     except CannotServe as error:
         typer.echo(f"turnwise: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
+
+
+def _seconds(option: str, text: str) -> float:
+    from turnwise_server.settings import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None

@@ -17,8 +17,8 @@ MAX_SESSIONS = 4096
 IDLE_TIMEOUT = 3600.0
 #: Seconds after which a session that nobody asks for leaves memory, if there is a journal to come back from.
 PASSIVATE_AFTER = 60.0
-#: Seconds from the beginning of a session to its end, whatever happens in it.
-LIFETIME = 7 * 86400.0
+#: Time from the beginning of a session to its end, whatever happens in it.
+LIFETIME = "7d"
 #: Turns between two snapshots of an environment that has them: bounds what a replay has to repeat.
 SNAPSHOT_EVERY = 16
 #: Bytes of a session's history.

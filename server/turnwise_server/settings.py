@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     step_timeout: float = Field(default=defaults.STEP_TIMEOUT, gt=0)
     max_sessions: int = Field(default=defaults.MAX_SESSIONS, ge=1)
     idle_timeout: float = Field(default=defaults.IDLE_TIMEOUT, gt=0)
-    lifetime: float = Field(default=defaults.LIFETIME, gt=0)
+    lifetime: Duration = Field(default=defaults.LIFETIME, gt=0, validate_default=True)
     passivate_after: float = Field(default=defaults.PASSIVATE_AFTER, gt=0)
     snapshot_every: int = Field(default=defaults.SNAPSHOT_EVERY, ge=1)
     max_history: int = Field(default=defaults.MAX_HISTORY, ge=1024)

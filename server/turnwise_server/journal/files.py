@@ -78,6 +78,11 @@ def journals(directory: Path) -> list[Path]:
     return sorted(directory.glob(PATTERN))
 
 
+def file_size(path: Path) -> int:
+    """Bytes of a journal with its log."""
+    return sum(each.stat().st_size for each in (path, _log_of(path)) if each.exists())
+
+
 def environments(path: Path) -> set[str]:
     """The environments that ever had a session in this journal. Raises JournalRefused."""
     try:
@@ -114,5 +119,8 @@ def _lock(path: Path) -> int | None:
 
 
 def _last_written(path: Path) -> float:
-    wal = path.with_name(path.name + "-wal")
-    return max(each.stat().st_mtime for each in (path, wal) if each.exists())
+    return max(each.stat().st_mtime for each in (path, _log_of(path)) if each.exists())
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
