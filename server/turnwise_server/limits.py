@@ -7,6 +7,7 @@ in goes on undisturbed.
 from __future__ import annotations
 
 import asyncio
+import resource
 
 from turnwise_server.refusal import Refusal
 
@@ -81,3 +82,13 @@ class Intake:
         except TimeoutError:
             return False
         return True
+
+
+def descriptors(wanted: int) -> int:
+    """Ask the system for ``wanted`` open files for this process, and say how many it allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return wanted if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most

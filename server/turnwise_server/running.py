@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import re
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from errno import EADDRINUSE
@@ -21,15 +19,22 @@ from turnwise_envs.environment import Environment
 from turnwise_envs.errors import UnknownEnvironment
 from turnwise_envs.registry import load
 from turnwise_envs.types import EnvSpec
+from turnwise_server import logs, tracing
 from turnwise_server.app import create_app
-from turnwise_server.auth import Token, read_tokens, state_directory, write_trainer_token
-from turnwise_server.journal.schema import JournalRefused
+from turnwise_server.auth import Token, read_tokens, write_trainer_token
+from turnwise_server.connections import Patience, bounded
+from turnwise_server.limits import descriptors
 from turnwise_server.settings import Settings
 from turnwise_server.sockets import SocketProtocol
 
 BACKLOG = 2048
-#: Seconds that requests in flight get after a signal; container runtimes kill after ten.
-GRACE = 5
+#: Seconds that operations in flight get after a signal, and then their connections; container runtimes kill after ten.
+GRACE = 5.0
+GRACE_CONNECTIONS = 2
+#: Seconds for the last replies to leave, before their connections are closed.
+LAST_REPLIES = 0.1
+#: Descriptors for other things than connections: journals, workers, environments.
+SPARE_DESCRIPTORS = 1024
 #: Seconds an idle connection is kept: longer than a model thinks between two turns.
 KEEP_ALIVE = 75
 #: Bytes that a frame of a socket may have beside a body: a larger one ends its connection.
@@ -60,12 +65,7 @@ def run(env_ids: Sequence[str], settings: Settings) -> None:
     listener = listen(settings.host, settings.port)
     token_path: Path | None = None
     port = listener.getsockname()[1]
-    temporary: Path | None = None
     try:
-        if settings.journal is None and settings.port == 0:
-            temporary = Path(tempfile.mkdtemp(prefix="turnwise-journal-"))
-        journal = settings.journal or temporary or default_journal(envs, port)
-        settings = settings.model_copy(update={"journal": journal})
         if settings.tokens_file is None:
             try:
                 token_path, token = write_trainer_token(port)
@@ -77,8 +77,6 @@ def run(env_ids: Sequence[str], settings: Settings) -> None:
         listener.close()
         if token_path is not None:
             token_path.unlink(missing_ok=True)
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
     _exit_past_hung_threads()
 
 
@@ -104,12 +102,6 @@ def find(env_ids: Sequence[str]) -> list[type[Environment]]:
     return list(found.values())
 
 
-def default_journal(envs: Sequence[type[Environment]], port: int) -> Path:
-    """Where a server of these environments keeps its journal if nobody says so: the same place after a restart."""
-    names = "+".join(sorted(env_class.spec.id for env_class in envs))
-    return state_directory() / "journals" / f"{re.sub(r'[^A-Za-z0-9._+-]', '_', names)[:100]}-{port}"
-
-
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises CannotServe."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -124,34 +116,50 @@ def listen(host: str, port: int) -> socket.socket:
 
 def configured(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """uvicorn as the command line runs it."""
+    room = descriptors(settings.max_connections + SPARE_DESCRIPTORS) - SPARE_DESCRIPTORS
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=bounded(settings, app.state.metrics, max(1, min(settings.max_connections, room))),
         ws=SocketProtocol,
         ws_max_size=settings.max_body + ENVELOPE,
         ws_per_message_deflate=False,
         access_log=False,
-        log_level="warning",
+        log_config=None,
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=GRACE,
+        timeout_graceful_shutdown=GRACE_CONNECTIONS,
         proxy_headers=False,
     )
 
 
-class _Server(uvicorn.Server):
-    """uvicorn that says when it is ready."""
+class Server(uvicorn.Server):
+    """uvicorn that says when it is ready, drops clients that keep it waiting, and finishes what it has begun."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
+    def __init__(self, app: FastAPI, settings: Settings, on_ready: Callable[[], None]) -> None:
+        super().__init__(configured(app, settings))
+        self._app = app
+        self._patience = Patience(settings.client_timeout)
         self._on_ready = on_ready
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            connections = self.server_state.connections
+            self._app.state.metrics.watch_connections(lambda: len(connections))
+            self._sweeping = asyncio.create_task(self._patience.run(connections))
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._app.state.ready = False
+        self._app.state.desk.stop()
+        await self._app.state.desk.idle(GRACE)
+        await asyncio.sleep(LAST_REPLIES)
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        await super().shutdown(sockets)
 
 
 def _serve(
@@ -161,12 +169,12 @@ def _serve(
     listener: socket.socket,
     on_ready: Callable[[], None],
 ) -> None:
+    logs.configure(settings.log_level, [token.token for token in tokens])
     try:
-        app = create_app(envs, settings, tokens)
-    except JournalRefused as error:
-        raise CannotServe(str(error), 1) from error
-    config = configured(app, settings)
-    server = _Server(config, on_ready)
+        tracing.configure()
+    except ValueError as error:
+        raise CannotServe(str(error), 2) from error
+    server = Server(create_app(envs, settings, tokens), settings, on_ready)
 
     def stop(*_: object) -> None:
         server.should_exit = True
@@ -174,7 +182,7 @@ def _serve(
     # uvicorn raises the signal again after its graceful stop; met by this handler, that is no death by signal.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, stop)
-    loop = config.get_loop_factory()
+    loop = server.config.get_loop_factory()
     assert loop is not None
     running = loop()
     try:
@@ -182,6 +190,7 @@ def _serve(
         running.run_until_complete(server.serve([listener]))
     finally:
         running.close()
+        tracing.shutdown()
 
 
 def _announce(envs: Sequence[type[Environment]], host: str, port: int, token_path: Path | None) -> None:
