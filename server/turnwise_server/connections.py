@@ -38,7 +38,7 @@ class Connection(HttpToolsProtocol):
     _in_head = True
     _received = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         there = len(self.connections)
         if there > self.most:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from errno import EADDRINUSE
@@ -21,8 +24,9 @@ from turnwise_envs.registry import load
 from turnwise_envs.types import EnvSpec
 from turnwise_server import logs, tracing
 from turnwise_server.app import create_app
-from turnwise_server.auth import Token, read_tokens, write_trainer_token
+from turnwise_server.auth import Token, read_tokens, state_directory, write_trainer_token
 from turnwise_server.connections import Patience, bounded
+from turnwise_server.journal.schema import JournalRefused
 from turnwise_server.limits import descriptors
 from turnwise_server.settings import Settings
 from turnwise_server.sockets import SocketProtocol
@@ -65,7 +69,12 @@ def run(env_ids: Sequence[str], settings: Settings) -> None:
     listener = listen(settings.host, settings.port)
     token_path: Path | None = None
     port = listener.getsockname()[1]
+    temporary: Path | None = None
     try:
+        if settings.journal is None and settings.port == 0:
+            temporary = Path(tempfile.mkdtemp(prefix="turnwise-journal-"))
+        journal = settings.journal or temporary or default_journal(envs, port)
+        settings = settings.model_copy(update={"journal": journal})
         if settings.tokens_file is None:
             try:
                 token_path, token = write_trainer_token(port)
@@ -77,6 +86,8 @@ def run(env_ids: Sequence[str], settings: Settings) -> None:
         listener.close()
         if token_path is not None:
             token_path.unlink(missing_ok=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
     _exit_past_hung_threads()
 
 
@@ -100,6 +111,12 @@ def find(env_ids: Sequence[str]) -> list[type[Environment]]:
             raise CannotServe(f"environment id {env_class.spec.id!r} is given twice", 2)
         found[env_class.spec.id] = env_class
     return list(found.values())
+
+
+def default_journal(envs: Sequence[type[Environment]], port: int) -> Path:
+    """Where a server of these environments keeps its journal if nobody says so: the same place after a restart."""
+    names = "+".join(sorted(env_class.spec.id for env_class in envs))
+    return state_directory() / "journals" / f"{re.sub(r'[^A-Za-z0-9._+-]', '_', names)[:100]}-{port}"
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -174,7 +191,11 @@ def _serve(
         tracing.configure()
     except ValueError as error:
         raise CannotServe(str(error), 2) from error
-    server = Server(create_app(envs, settings, tokens), settings, on_ready)
+    try:
+        app = create_app(envs, settings, tokens)
+    except JournalRefused as error:
+        raise CannotServe(str(error), 1) from error
+    server = Server(app, settings, on_ready)
 
     def stop(*_: object) -> None:
         server.should_exit = True
