@@ -38,7 +38,7 @@ class Connection(HttpToolsProtocol):
     _in_head = True
     _received = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         there = len(self.connections)
         if there > self.most:
@@ -46,7 +46,7 @@ class Connection(HttpToolsProtocol):
             if there > self.most * (1 + TOLD):
                 transport.abort()
             else:
-                self.app = self._turn_away  # type: ignore[assignment]
+                self.app = self._turn_away
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
