@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from turnwise_envs.wire import BatchRequest, BatchView, Call
 from turnwise_server.bodies import parse, read_bytes, validate
-from turnwise_server.dispatch import perform, refused
+from turnwise_server.dispatch import Carrier, refused
+from turnwise_server.logs import CURRENT
 from turnwise_server.operations import Answer, Context
 from turnwise_server.problems import refusals
 from turnwise_server.refusal import Refusal
@@ -32,15 +33,17 @@ async def batch(request: Request) -> Response:
     batch = parse(BatchRequest, await read_bytes(request, request.app.state.settings.max_body))
     if len(batch.requests) > MAX_CALLS:
         raise Refusal("invalid-request", f"requests: {len(batch.requests)} of them; a batch has at most {MAX_CALLS}")
-    context = Context(request.app.state.store, caller)
-    answers = await asyncio.gather(*(_one(context, value) for value in batch.requests))
+    note = CURRENT.get()
+    assert note is not None, "the gate lets nobody in without one"
+    carrier = Carrier(Context(request.app.state.store, caller), request.app.state.desk, note.request_id)
+    answers = await asyncio.gather(*(_one(carrier, value) for value in batch.requests))
     replies = b",".join(b'{"status":%d,"body":%b}' % (done.status, done.body or b"null") for done in answers)
     return Response(b'{"responses":[%b]}' % replies, media_type="application/json")
 
 
-async def _one(context: Context, value: object) -> Answer:
+async def _one(carrier: Carrier, value: object) -> Answer:
     try:
         call = validate(Call, value)
     except Refusal as refusal:
         return refused(refusal, "/v1/batch")
-    return await perform(context, call)
+    return await carrier.perform(call)

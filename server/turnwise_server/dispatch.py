@@ -1,4 +1,7 @@
-"""Calls that are not HTTP requests of their own: find the operation that a method and a path name, and carry it out."""
+"""Calls that are not HTTP requests of their own: find the operation that a method and a path name, and carry it out.
+
+Each passes the desk on its own: it is admitted, counted, timed and logged like a request.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from urllib.parse import unquote
 
 from turnwise_envs.wire import Call
 from turnwise_server.bodies import parse_query, validate
+from turnwise_server.desk import Desk
+from turnwise_server.logs import Note
 from turnwise_server.operations import OPERATIONS, Answer, Context, Operation
 from turnwise_server.problems import problem_document
 from turnwise_server.refusal import Refusal
@@ -29,11 +34,32 @@ class NotAllowed(Exception):
     detail: str
 
 
-async def perform(context: Context, call: Call) -> Answer:
-    """What HTTP would answer to ``call``; whatever goes wrong is an answer too."""
-    path, _, query = call.path.partition("?")
+@dataclass
+class Carrier:
+    """A batch or a socket, which brings calls. ``request_id`` names it in logs, and with a number each call."""
+
+    context: Context
+    desk: Desk
+    request_id: str
+    calls: int = 0
+
+    async def perform(self, call: Call) -> Answer:
+        """What HTTP would answer to ``call``, in a task of its own; whatever goes wrong is an answer too."""
+        self.calls += 1
+        path, _, query = call.path.partition("?")
+        try:
+            with self.desk.operation(self.context.caller, f"{self.request_id}.{self.calls}", call.trace) as note:
+                done = await _perform(self.context, call, path, query, note)
+                note.status = done.status
+                return done
+        except Refusal as refusal:
+            return refused(refusal, path)
+
+
+async def _perform(context: Context, call: Call, path: str, query: str, note: Note) -> Answer:
     try:
         operation, parameters = _find(call.method, path)
+        note.name = operation.name
         context.caller.require(operation.scope)
         arguments: list[object] = [*parameters]
         if operation.body is not None:
@@ -44,6 +70,7 @@ async def perform(context: Context, call: Call) -> Answer:
             arguments.append(parse_query(operation.query, query))
         return await operation.function(context, *arguments)
     except Refusal as refusal:
+        note.refused(refusal)
         return refused(refusal, path)
     except NotAllowed as error:
         return _problem("about:blank", HTTPStatus.METHOD_NOT_ALLOWED, error.detail, path)

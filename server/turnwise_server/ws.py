@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from turnwise_envs.wire import PROTOCOL_VERSION, Frame
 from turnwise_server.bodies import invalid
-from turnwise_server.dispatch import perform, refused
+from turnwise_server.dispatch import Carrier, refused
 from turnwise_server.operations import Answer, Context
 from turnwise_server.refusal import Refusal
 from turnwise_server.sockets import dropper
@@ -43,10 +43,11 @@ class Sockets:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = scope["app"].state
-        context = Context(state.store, scope["state"]["caller"])
+        known = scope["state"]
+        carrier = Carrier(Context(state.store, known["caller"]), state.desk, known["request_id"])
         await receive()  # the handshake
         await send({"type": "websocket.accept", "headers": [(b"x-turnwise-protocol", PROTOCOL_VERSION.encode())]})
-        await Connection(context, state.settings.max_body, receive, send, dropper(scope)).run()
+        await Connection(carrier, state.settings.max_body, receive, send, dropper(scope)).run()
 
 
 route = WebSocketRoute(PATH, Sockets())
@@ -56,9 +57,9 @@ class Connection:
     """One connection from its handshake to its end."""
 
     def __init__(
-        self, context: Context, max_frame: int, receive: Receive, send: Send, drop: Callable[[], None]
+        self, carrier: Carrier, max_frame: int, receive: Receive, send: Send, drop: Callable[[], None]
     ) -> None:
-        self._context = context
+        self._carrier = carrier
         self._max_frame = max_frame
         self._receive = receive
         self._send = send
@@ -115,7 +116,7 @@ class Connection:
         return frame
 
     async def _call(self, frame: Frame) -> None:
-        self._reply(frame.id, await perform(self._context, frame))
+        self._reply(frame.id, await self._carrier.perform(frame))
 
     def _reply(self, frame_id: int | str | None, answer: Answer) -> None:
         self._outbox.append(_encode(frame_id, answer))
