@@ -4,6 +4,7 @@ AgentError
 ├── ServerUnreachable      no server answered within the client's patience
 ├── IncompatibleServer     what answered is not a Turnwise server, or speaks another protocol version
 ├── BadToken               the token file or token cannot be used
+├── TooManyMismatches      so many rebuilt sessions led to another history that going on makes no sense
 └── ProtocolError          the server refused: ``.problem`` says why, ``.type`` is the short name of it
     ├── InvalidRequest     the request makes no sense (unknown environment or task, bad options, too large)
     ├── SessionGone        the session is unknown, expired, lost or deleted, and was not or could not be rebuilt
@@ -42,6 +43,10 @@ class IncompatibleServer(AgentError):
 
 class BadToken(AgentError):
     """The token, or the file it should come from, cannot be used."""
+
+
+class TooManyMismatches(AgentError):
+    """More sessions than the client tolerates led to another history when they were rebuilt."""
 
 
 class ProtocolError(AgentError):

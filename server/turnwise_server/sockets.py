@@ -21,7 +21,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if hasattr(self, "scope"):  # not for a handshake that was refused
-            self.scope["extensions"][EXTENSION] = {"drop": self.transport.abort}  # type: ignore[index]
+            self.scope["extensions"][EXTENSION] = {"drop": self.transport.abort}
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()

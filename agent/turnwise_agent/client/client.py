@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 from urllib.parse import quote
 
 import httpx
 
-from turnwise_agent.client.link import ClientStats, Link
+from turnwise_agent.client.link import ClientStats, Link, Query
 from turnwise_agent.client.log import ActionLog
+from turnwise_agent.client.mismatch import Mismatch, Mismatches, Told
+from turnwise_agent.client.pool import Pool
 from turnwise_agent.client.problems import make_body
 from turnwise_agent.client.session import Session
 from turnwise_agent.client.tokens import BearerAuth
-from turnwise_agent.errors import AgentError, Overloaded, ServerUnreachable
+from turnwise_agent.errors import AgentError, ReplayMismatch
 from turnwise_envs.types import Action, EnvSpec, JsonObject
-from turnwise_envs.wire import CreateRequest, EnvPage, SessionView, TaskPage
+from turnwise_envs.wire import CreateRequest, EnvPage, SessionView, StepRequest, StepView, TaskPage
 
-T = TypeVar("T")
+logger = logging.getLogger("turnwise.client")
+
+#: Seconds for giving back a session that nobody needs any more.
+_CLOSE_PATIENCE_S = 5.0
 
 
 class TurnwiseClient:
@@ -33,10 +39,15 @@ class TurnwiseClient:
     rebuilt on another by replaying its actions.
 
     Args:
-        servers: address of a server, or of several that serve the same environments.
+        servers: address of a server, or of several that serve the same environments. ``dns+http://NAME:PORT`` stands
+            for a server at every address that the name has, now and later.
         token: bearer token; without it the first one of ``token_file``, else ``$TURNWISE_TOKEN``.
         patience: seconds of retrying before a server counts as gone.
         timeout: seconds that one attempt may take; a step that takes longer is asked for again, not repeated.
+        mismatch_rate: the share of sessions whose rebuild may lead to another history; beyond it every further one
+            raises ``TooManyMismatches``.
+        mismatch_dir: where both transcripts of each such session are written, as JSON; ``mismatches.kept`` has the
+            newest in any case.
         transport: an httpx transport for all traffic, ``httpx.ASGITransport(app)`` in tests for instance.
 
     Raises:
@@ -51,18 +62,21 @@ class TurnwiseClient:
         token_file: str | Path | None = None,
         patience: float = 120.0,
         timeout: float = 60.0,
+        mismatch_rate: float = 0.01,
+        mismatch_dir: str | Path | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        urls = [servers] if isinstance(servers, str) else list(servers)
-        if not urls:
-            raise AgentError("a client needs the address of at least one server")
         auth = BearerAuth(token, token_file)
         self.stats = ClientStats()
+        self.mismatches = Mismatches(mismatch_rate, None if mismatch_dir is None else Path(mismatch_dir))
         self._specs: dict[str, EnvSpec] = {}
-        self._links = [
-            Link(url, auth=auth, patience=patience, timeout=timeout, transport=transport, stats=self.stats)
-            for url in urls
-        ]
+
+        def connect(url: str, host: str | None) -> Link:
+            return Link(
+                url, auth=auth, patience=patience, timeout=timeout, transport=transport, stats=self.stats, host=host
+            )
+
+        self._pool = Pool([servers] if isinstance(servers, str) else list(servers), connect, patience)
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,12 +86,11 @@ class TurnwiseClient:
 
     async def aclose(self) -> None:
         """Close all connections. Sessions stay open on their servers until closed or expired."""
-        for link in self._links:
-            await link.aclose()
+        await self._pool.aclose()
 
     async def envs(self) -> list[EnvSpec]:
         """Specs of all environments served. Raises like :meth:`create`."""
-        page = await self._anywhere(lambda link: link.get("/v1/envs", EnvPage))
+        page = await self._pool.anywhere(lambda link, movable: link.get("/v1/envs", EnvPage, movable=movable))
         self._specs.update({spec.id: spec for spec in page.items})
         return page.items
 
@@ -85,13 +98,14 @@ class TurnwiseClient:
         """Spec of one environment, asked for once. Raises like :meth:`create`."""
         if env not in self._specs:
             path = f"/v1/envs/{quote(env, safe='')}"
-            self._specs[env] = await self._anywhere(lambda link: link.get(path, EnvSpec))
+            self._specs[env] = await self._pool.anywhere(lambda link, movable: link.get(path, EnvSpec, movable=movable))
         return self._specs[env]
 
     async def tasks(self, env: str, split: str = "train", *, offset: int = 0, limit: int = 100) -> TaskPage:
         """``limit`` public tasks from ``offset`` on, and how many there are. Raises like :meth:`create`."""
         path = f"/v1/envs/{quote(env, safe='')}/tasks"
-        return await self._anywhere(lambda link: link.get(path, TaskPage, split=split, offset=offset, limit=limit))
+        query: Query = {"split": split, "offset": offset, "limit": limit}
+        return await self._pool.anywhere(lambda link, movable: link.get(path, TaskPage, query, movable=movable))
 
     async def create(
         self,
@@ -116,11 +130,13 @@ class TurnwiseClient:
             CreateRequest, "create", env=env, split=split, index=index, seed=seed, options=options or {}
         )
         link, view = await self._open(request, actions, expect_hash)
-        return Session(self, request, link, view, ActionLog(view.log_hash, list(actions)))
+        movable = self._pool.plural and await self._may_replay(env)
+        return Session(self, request, link, view, ActionLog(view.log_hash, list(actions)), movable)
 
-    @property
-    def _has_several_servers(self) -> bool:
-        return len(self._links) > 1
+    async def _may_replay(self, env: str) -> bool:
+        """Taking an episode's actions again elsewhere gives the same episode, and nobody is harmed."""
+        spec = await self.spec(env)
+        return spec.deterministic or spec.stateless_tools
 
     async def _open(
         self, request: CreateRequest, actions: Sequence[Action], expect_hash: str | None
@@ -129,17 +145,24 @@ class TurnwiseClient:
         update = {"actions": list(actions), "expect_hash": expect_hash, "key": uuid.uuid4().hex}
         body = request.model_copy(update=update)
 
-        async def post(link: Link) -> tuple[Link, SessionView]:
-            return link, await link.post("/v1/sessions", body, SessionView)
+        async def post(link: Link, movable: bool) -> tuple[Link, SessionView]:
+            return link, await link.post("/v1/sessions", body, SessionView, movable=movable)
 
-        return await self._anywhere(post)
+        return await self._pool.anywhere(post)
 
-    async def _anywhere(self, call: Callable[[Link], Awaitable[T]]) -> T:
-        """``call`` the least loaded server that answers; one that does not hands over to the next."""
-        *others, last = sorted(self._links, key=lambda link: (not link.answering, link.sessions))
-        for link in others:
-            try:
-                return await call(link)
-            except (ServerUnreachable, Overloaded):
-                continue
-        return await call(last)
+    async def _report_mismatch(self, request: CreateRequest, log: ActionLog, mismatch: ReplayMismatch) -> None:
+        """Keep what the episode was and what it became where it was rebuilt. Raises TooManyMismatches."""
+        acted = log.actions[log.turn - len(log.answers) :]
+        ours = [Told(action=action, answer=answer) for action, answer in zip(acted, log.answers, strict=True)]
+        theirs: list[Told] = []
+        try:
+            link, view = await self._open(request, (), None)
+            path = f"/v1/sessions/{view.session_id}"
+            for turn, action in enumerate(log.actions):
+                answer = await link.post(f"{path}/step", StepRequest(turn=turn, action=action), StepView)
+                theirs.append(Told(action=action, answer=answer))
+            await link.delete(path, patience=_CLOSE_PATIENCE_S)
+        except AgentError as error:
+            logger.info("the replay for the transcript ended early: %s", error)
+        detail = f"{request.env}/{request.split}/{request.index}: {mismatch.problem.detail}"
+        self.mismatches.add(Mismatch(session=request, detail=detail, ours=ours, theirs=theirs), self.stats.sessions)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-import httpx
 from pydantic import BaseModel, ValidationError
 
 from turnwise_agent.errors import (
@@ -56,16 +55,12 @@ def error_for(problem: Problem, request: str) -> ProtocolError:
     return _ERRORS.get(problem.type.removeprefix(PROBLEM_URN), ProtocolError)(problem, request)
 
 
-def read_problem(response: httpx.Response) -> Problem | None:
-    """The problem that an error answer carries; None if it carries none, or not one of a Turnwise server."""
-    if not response.headers.get("content-type", "").startswith("application/problem+json"):
-        return None
+def as_problem(value: object) -> Problem | None:
+    """A parsed body as a problem, if it is one."""
     try:
-        problem = Problem.model_validate_json(response.content, extra="ignore")
+        return Problem.model_validate(value, extra="ignore")
     except ValidationError:
         return None
-    ours = problem.type.startswith(PROBLEM_URN) or "x-turnwise-protocol" in response.headers
-    return problem if ours else None
 
 
 def make_problem(short_type: str, detail: str) -> Problem:

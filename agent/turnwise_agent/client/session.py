@@ -60,12 +60,19 @@ class Session:
     """
 
     def __init__(
-        self, client: TurnwiseClient, request: CreateRequest, link: Link, view: SessionView, log: ActionLog
+        self,
+        client: TurnwiseClient,
+        request: CreateRequest,
+        link: Link,
+        view: SessionView,
+        log: ActionLog,
+        movable: bool,
     ) -> None:
         self._client = client
         self._request = request
         self._home = _Home(link, view.session_id)
         self._log = log
+        self._movable = movable
         self._rebuilding = asyncio.Lock()
         self._closed = False
         self.task: Task = view.task
@@ -76,6 +83,7 @@ class Session:
         self.status: Status = view.status
         self.rebuilds = 0
         link.sessions += 1
+        client.stats.sessions += 1
 
     def __repr__(self) -> str:
         return f"<Session {self.task.id} turn {self.turn} {self.status} at {self._home.link.url}>"
@@ -116,7 +124,7 @@ class Session:
         """
         body = make_body(StepRequest, "step", turn=self.turn, action=action)
         view = await self._act("step", body)
-        self._log.acted(action, view.log_hash)
+        self._log.acted(action, view)
         self._client.stats.steps += 1
         return view
 
@@ -137,22 +145,22 @@ class Session:
 
         async def call(home: _Home) -> tuple[Link, ForkView]:
             body = make_body(ForkRequest, "fork", at_turn=at_turn, count=count, key=uuid.uuid4().hex)
-            return home.link, await home.link.post(f"{home.path}/fork", body, ForkView)
+            return home.link, await home.link.post(f"{home.path}/fork", body, ForkView, movable=self._movable)
 
         link, forked = await self._call(call)
         self._client.stats.forks += len(forked.sessions)
         return [
-            Session(self._client, self._request, link, view, self._log.branch(view.turn, view.log_hash))
+            Session(self._client, self._request, link, view, self._log.branch(view.turn, view.log_hash), self._movable)
             for view in forked.sessions
         ]
 
     async def history(self) -> HistoryView:
         """The first observation and all steps taken."""
-        return await self._call(lambda home: home.link.get(f"{home.path}/history", HistoryView))
+        return await self._call(lambda home: home.link.get(f"{home.path}/history", HistoryView, movable=self._movable))
 
     async def reference(self) -> Reference:
         """Gold answers and what a scorer needs; never show it to a policy. Raises Forbidden without `trainer`."""
-        return await self._call(lambda home: home.link.get(f"{home.path}/reference", Reference))
+        return await self._call(lambda home: home.link.get(f"{home.path}/reference", Reference, movable=self._movable))
 
     async def close(self) -> None:
         """Free the session on its server, if it can still be told. Never raises for a session that is gone."""
@@ -167,7 +175,9 @@ class Session:
 
     async def _act(self, verb: str, body: StepRequest | FinishRequest) -> StepView:
         try:
-            view = await self._call(lambda home: home.link.post(f"{home.path}/{verb}", body, StepView))
+            view = await self._call(
+                lambda home: home.link.post(f"{home.path}/{verb}", body, StepView, movable=self._movable)
+            )
         except EnvFailed:
             self.status = "failed"
             raise
@@ -192,15 +202,19 @@ class Session:
                 return  # somebody else moved it while we waited
             if self._closed or self.status == "failed" or not await self._may_rebuild(error):
                 raise error
-            await self._rebuild()
+            try:
+                await self._rebuild()
+            except ReplayMismatch as mismatch:
+                self.status = "failed"
+                await self._client._report_mismatch(self._request, self._log, mismatch)
+                raise
 
     async def _may_rebuild(self, error: SessionGone | ServerUnreachable) -> bool:
-        if isinstance(error, ServerUnreachable) and not self._client._has_several_servers:
+        if isinstance(error, ServerUnreachable) and not self._movable:
             return False
         if isinstance(error, SessionGone) and error.type not in _REBUILDABLE:
             return False
-        spec = await self._client.spec(self._request.env)
-        return spec.deterministic or spec.stateless_tools
+        return await self._client._may_replay(self._request.env)
 
     async def _rebuild(self) -> None:
         """Replay the log in a new session, wherever there is room."""

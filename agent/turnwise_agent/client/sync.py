@@ -35,10 +35,19 @@ class SyncClient:
         token_file: str | Path | None = None,
         patience: float = 120.0,
         timeout: float = 60.0,
+        mismatch_rate: float = 0.01,
+        mismatch_dir: str | Path | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._client = TurnwiseClient(
-            servers, token=token, token_file=token_file, patience=patience, timeout=timeout, transport=transport
+            servers,
+            token=token,
+            token_file=token_file,
+            patience=patience,
+            timeout=timeout,
+            mismatch_rate=mismatch_rate,
+            mismatch_dir=mismatch_dir,
+            transport=transport,
         )
         self._portal_context = start_blocking_portal("asyncio", name="turnwise-client")
         self._portal = self._portal_context.__enter__()

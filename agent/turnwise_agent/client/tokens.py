@@ -34,9 +34,12 @@ class BearerAuth(httpx.Auth):
                 self._sign(request)
                 yield request
 
+    def headers(self) -> dict[str, str]:
+        """What a request that is not sent through httpx must carry."""
+        return {} if self._token is None else {"authorization": f"Bearer {self._token}"}
+
     def _sign(self, request: httpx.Request) -> str | None:
-        if self._token is not None:
-            request.headers["authorization"] = f"Bearer {self._token}"
+        request.headers.update(self.headers())
         return self._token
 
 
