@@ -23,6 +23,7 @@ from turnwise_server import batch, ws
 from turnwise_server.auth import Token, Tokens
 from turnwise_server.desk import Desk
 from turnwise_server.gate import Gate
+from turnwise_server.journal.journal import Journal
 from turnwise_server.metrics import CONTENT_TYPE, Metrics
 from turnwise_server.problems import PROBLEM_JSON, on_http_error, on_invalid_query, on_refusal
 from turnwise_server.refusal import Refusal
@@ -40,8 +41,11 @@ def create_app(
 ) -> FastAPI:
     """A service of ``envs``, each under its ``spec.id``. Without settings, they come from ``TURNWISE_*``.
 
+    With ``settings.journal``, the app takes a journal in that directory over, and lets it go when its lifespan ends.
+
     Raises:
         ValueError: two environments have the same id.
+        JournalRefused: the journal cannot be used.
     """
     settings = settings or Settings()
     served = {env_class.spec.id: env_class for env_class in envs}
@@ -60,7 +64,8 @@ def create_app(
     app.state.settings = settings
     app.state.metrics = Metrics()
     app.state.desk = Desk(settings, app.state.metrics)
-    app.state.store = SessionStore(served, settings)
+    journal = None if settings.journal is None else Journal.open(settings.journal, served, settings.sync)
+    app.state.store = SessionStore(served, settings, journal=journal)
     app.state.ready = False
     app.include_router(router)
     app.include_router(batch.router)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,8 +60,8 @@ def info(
         _show(figures)
     elif not refused:
         typer.echo(f"no journals in {directory}")
-    for error in refused:
-        typer.echo(f"turnwise: {error}", err=True)
+    for complaint in refused:
+        typer.echo(f"turnwise: {complaint}", err=True)
     if refused:
         raise typer.Exit(1)
 
@@ -100,19 +101,21 @@ def prune(
 
 
 def _figures(path: Path) -> dict[str, Any]:
+    import sqlite3
+
     from sqlite_utils import Database
 
     from turnwise_server.journal.files import claimed, file_size
-    from turnwise_server.journal.schema import check, connect
+    from turnwise_server.journal.schema import JournalRefused, check, connect
 
     with claimed(path) as free:
         if free:
             check(path, thorough=False)
-        connection = connect(path, write=False)
         try:
-            found = next(iter(Database(connection).query(FIGURES)))
-        finally:
-            connection.close()
+            with closing(connect(path, write=False)) as connection:
+                found = next(iter(Database(connection).query(FIGURES)))
+        except sqlite3.Error as error:
+            raise JournalRefused(f"{path} is damaged ({error})") from error
     return {
         "file": path.name,
         "in_use": not free,

@@ -49,6 +49,7 @@ class Journal:
     def __init__(self, taken: Claim, sync: Sync) -> None:
         self.path = taken.path
         self.opened_at = time.time()
+        self._closed = False
         self._claim = taken
         with closing(connect(taken.path, write=False)) as connection:
             (last,) = connection.execute("SELECT max(number) FROM sessions").fetchone()
@@ -139,8 +140,11 @@ class Journal:
             await asyncio.sleep(PAUSE)
 
     async def close(self) -> None:
-        """Write what is left and let the file go."""
-        await self._writer.flush()
+        """Write what is left and let the file go. The second time, nothing is left to do."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.stop()
         loop = asyncio.get_running_loop()
         closed = loop.create_future()
 

@@ -18,13 +18,15 @@ import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from time import perf_counter
 from typing import Any, Literal, TypeVar
 
 from turnwise_server.journal.schema import INSERTS, connect
+from turnwise_server.metrics import Latency
 from turnwise_server.refusal import Refusal
 
 logger = logging.getLogger(__name__)
@@ -51,17 +53,19 @@ class Job:
 
     future: asyncio.Future[Any]
     rows: Sequence[Row]
+    handed_over: float
     work: Callable[[sqlite3.Connection], Any] | None = None
 
 
 @dataclass(slots=True)
 class Figures:
-    """What the writer did so far; ``waiting`` jobs are not yet durable."""
+    """What the writer did so far; ``waiting`` jobs are not yet durable, ``lag`` is how long others were not."""
 
     commits: int = 0
     rows: int = 0
     failures: int = 0
     waiting: int = 0
+    lag: Latency = field(default_factory=Latency)
 
 
 class Writer:
@@ -93,25 +97,24 @@ class Writer:
         Raises, when awaited:
             Refusal: journal-full.
         """
-        return self._submit(Job(self._new_future(), rows))
+        return self._submit(Job(self._new_future(), rows, perf_counter()))
 
     async def perform(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do ``work`` in the writer's thread, in a transaction of its own. It must be short: commits wait for it."""
-        result: T = await self._submit(Job(self._new_future(), (), work))
+        result: T = await self._submit(Job(self._new_future(), (), perf_counter(), work))
         return result
 
-    def close(self) -> None:
-        """Write what was handed over, and close the file. Blocks: call it in a thread, after :meth:`flush`."""
+    def stop(self) -> None:
+        """Take nothing more; what was taken is still written."""
         self._closing.set()
+        self._hand_over()
         self._queue.put(None)
+
+    def close(self) -> None:
+        """After :meth:`stop`: wait until all is written, and close the file. It blocks, so call it in a thread."""
         for thread in self._threads:
             thread.join()
         self._connection.close()
-
-    async def flush(self) -> None:
-        """Wait until everything so far is durable, or was refused."""
-        with suppress(Refusal):
-            await self.record(())
 
     def _new_future(self) -> asyncio.Future[Any]:
         if self._loop is None:
@@ -120,6 +123,10 @@ class Writer:
 
     def _submit(self, job: Job) -> asyncio.Future[Any]:
         assert self._loop is not None
+        if self._closing.is_set():
+            job.future.set_exception(Refusal("journal-full", "the journal is closed: the server stops", RETRY_AFTER))
+            job.future.exception()
+            return job.future
         if not self._incoming:
             self._loop.call_soon(self._hand_over)
         self._incoming.append(job)
@@ -132,8 +139,10 @@ class Writer:
             self._incoming = []
 
     def _landed(self, jobs: Sequence[Job], results: Sequence[Any]) -> None:
+        now = perf_counter()
         self.figures.waiting -= len(jobs)
         for job, result in zip(jobs, results, strict=True):
+            self.figures.lag.observe(now - job.handed_over)
             if job.future.cancelled():
                 continue
             if isinstance(result, BaseException):
