@@ -30,6 +30,8 @@ from turnwise_server.refusal import Refusal
 from turnwise_server.routes import router
 from turnwise_server.settings import Settings
 from turnwise_server.store import SessionStore
+from turnwise_server.workers.host import WorkerHost, in_workers
+from turnwise_server.workers.pool import WorkerPool
 
 #: Threads for blocking environments. They mostly wait (databases, tools), so there are more than cores.
 THREADS = 64
@@ -44,7 +46,7 @@ def create_app(
     With ``settings.journal``, the app takes a journal in that directory over, and lets it go when its lifespan ends.
 
     Raises:
-        ValueError: two environments have the same id.
+        ValueError: two environments have the same id, or worker processes cannot import one that needs them.
         JournalRefused: the journal cannot be used.
     """
     settings = settings or Settings()
@@ -65,7 +67,18 @@ def create_app(
     app.state.metrics = Metrics()
     app.state.desk = Desk(settings, app.state.metrics)
     journal = None if settings.journal is None else Journal.open(settings.journal, served, settings.sync)
-    app.state.store = SessionStore(served, settings, journal=journal)
+    app.state.workers = WorkerPool(
+        [env_class for env_class in envs if in_workers(env_class)],
+        settings.workers,
+        settings.step_timeout,
+        settings.pass_env,
+        app.state.metrics.worker_restarts,
+    )
+    app.state.store = SessionStore(
+        served, settings, host=WorkerHost(app.state.workers), journal=journal, metrics=app.state.metrics
+    )
+    if journal is not None:
+        app.state.metrics.watch_journal(lambda: (journal.figures.waiting, journal.figures.lag))
     app.state.ready = False
     app.include_router(router)
     app.include_router(batch.router)

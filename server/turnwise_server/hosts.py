@@ -15,7 +15,8 @@ from typing import Protocol, TypeVar
 from turnwise_envs.environment import Environment, SyncEnvironment
 from turnwise_envs.episode import LiveEpisode, Record
 from turnwise_envs.errors import EnvironmentFault
-from turnwise_envs.types import Action, JsonObject, Observation, StepResult, Task
+from turnwise_envs.types import Action, JsonObject, Observation, Reference, StepResult, Task
+from turnwise_envs.wire import TaskPage
 
 T = TypeVar("T")
 
@@ -95,6 +96,14 @@ class EpisodeHost(Protocol):
         """An episode that goes on from ``snapshot``, taken at ``turn``, where the history had ``log_hash``."""
         ...
 
+    async def tasks(self, env_class: type[Environment], split: str, offset: int, limit: int) -> TaskPage:
+        """Some tasks of a split. Raises UnknownTask, or whatever the environment raises."""
+        ...
+
+    async def reference(self, env_class: type[Environment], task: Task) -> Reference:
+        """The privileged half of a task. Raises whatever the environment raises."""
+        ...
+
     async def close(self) -> None:
         """The server stops: free what the host itself holds."""
         ...
@@ -133,6 +142,19 @@ class LocalHost:
             begin.initial_hash,
             [placeholder(log_hash)] * turn,
         )
+
+    async def tasks(self, env_class: type[Environment], split: str, offset: int, limit: int) -> TaskPage:
+        tasks = env_class.tasks
+        total = tasks.size(split)
+        stop = offset + limit if total is None else min(offset + limit, total)
+        items = []
+        for index in range(offset, stop):
+            items.append(tasks.get(split, index))
+            await asyncio.sleep(0)  # a task may take a millisecond to build: let others in between
+        return TaskPage(items=items, total=total)
+
+    async def reference(self, env_class: type[Environment], task: Task) -> Reference:
+        return env_class.tasks.reference(task)
 
     async def close(self) -> None:
         return

@@ -7,7 +7,6 @@ their OpenAPI are made.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -126,7 +125,7 @@ async def get_reference(context: Context, session_id: str) -> Answer:
     """What a scorer needs and a policy must not see (scope ``trainer``)."""
     session = await context.store.get(context.caller, session_id)
     try:
-        return answer(session.env_class.tasks.reference(session.task))
+        return answer(await context.store.host.reference(session.env_class, session.task))
     except Exception as error:
         logger.exception("reference of %s", session.task.id)
         raise Refusal("env-failed", f"{session.task.id}: no reference ({type(error).__name__})") from error
@@ -156,20 +155,15 @@ async def get_env(context: Context, env: str) -> Answer:
 
 async def list_tasks(context: Context, env: str, query: TaskQuery) -> Answer:
     """The tasks of a split, by index; ``total`` is null for an unbounded split."""
-    tasks = context.store.env_class(env).tasks
+    env_class = context.store.env_class(env)
     try:
-        total = tasks.size(query.split)
-        stop = query.offset + query.limit if total is None else min(query.offset + query.limit, total)
-        items = []
-        for index in range(query.offset, stop):
-            items.append(tasks.get(query.split, index))
-            await asyncio.sleep(0)  # a task may take a millisecond to build: let others in between
+        page = await context.store.host.tasks(env_class, query.split, query.offset, query.limit)
     except UnknownTask as error:
         raise Refusal("unknown-task", str(error)) from error
     except Exception as error:
         logger.exception("listing tasks of %s", env)
         raise Refusal("env-failed", f"{env}: cannot list its tasks ({type(error).__name__})") from error
-    return answer(TaskPage(items=items, total=total))
+    return answer(page)
 
 
 @dataclass(frozen=True)

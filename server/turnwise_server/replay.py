@@ -8,44 +8,62 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from turnwise_envs.environment import Environment
 from turnwise_envs.errors import EnvironmentFault, EpisodeDone, InvalidOptions, UnknownTask
 from turnwise_envs.types import Action, JsonObject
-from turnwise_server.hosts import Episode, EpisodeHost, placeholder
+from turnwise_server.hosts import EnvironmentGone, Episode, EpisodeHost, placeholder
 from turnwise_server.ledger import Snapshot
 from turnwise_server.log import Entry, Log, action_json
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+#: How often an episode looks for another place before that counts as its own failure. Each time some other session has
+#: taken a worker down, which costs that session its life: more than a few in a row are not to be expected.
+MOVES = 20
+
 
 class Diverged(EnvironmentFault):
     """A replay reached another history: the environment is not deterministic."""
 
 
-async def within(limit: float, what: str, work: Awaitable[T]) -> T:
-    """The result of ``work``, an environment's doing, after at most ``limit`` seconds.
+async def moving(work: Callable[[], Awaitable[T]]) -> T:
+    """The result of ``work``, begun again whenever its environment is gone through no doing of its own.
+
+    Raises what ``work`` raises.
+    """
+    for _ in range(MOVES):
+        try:
+            return await work()
+        except EnvironmentGone as gone:
+            logger.info("%s; moving", gone)
+    return await work()
+
+
+async def within(limit: float | None, what: str, work: Awaitable[T]) -> T:
+    """The result of ``work``, an environment's doing, after at most ``limit`` seconds (None: its host keeps the time).
 
     Raises:
         EnvironmentFault: too late, an unexpected exception, an attempt to exit the process, a stray cancellation.
         UnknownTask, InvalidOptions, EpisodeDone: as ``work`` raised them.
     """
+    clock = asyncio.timeout(limit)
     try:
-        async with asyncio.timeout(limit):
+        async with clock:
             return await work
     except (EnvironmentFault, UnknownTask, InvalidOptions, EpisodeDone):
         raise
-    except TimeoutError as error:
-        raise EnvironmentFault(f"{what} took longer than {limit:g} s") from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise  # we are being cancelled, and not something inside the environment
         raise EnvironmentFault(f"{what} was cancelled from within the environment") from error
     except (Exception, SystemExit) as error:
+        if limit is not None and clock.expired():
+            raise EnvironmentFault(f"{what} took longer than {limit:g} s") from error
         raise EnvironmentFault(f"{what} failed: {type(error).__name__}: {error}") from error
 
 
@@ -57,7 +75,7 @@ async def open_episode(
     seed: int,
     options: JsonObject,
     actions: Sequence[Action],
-    limit: float,
+    limit: float | None,
 ) -> tuple[Episode, list[Entry]]:
     """Start an episode and take ``actions``; with it, their log.
 
@@ -77,7 +95,7 @@ async def open_episode(
 
 
 async def rebuild(
-    host: EpisodeHost, env_class: type[Environment], log: Log, limit: float, snapshot: Snapshot | None = None
+    host: EpisodeHost, env_class: type[Environment], log: Log, limit: float | None, snapshot: Snapshot | None = None
 ) -> Episode:
     """A fresh episode at the end of ``log``, which must not be done: from ``snapshot``, or by replay from the start.
 
@@ -85,6 +103,7 @@ async def rebuild(
 
     Raises:
         Diverged: the replay ended up with another history.
+        EnvironmentGone: the place where it was being rebuilt was lost.
         EnvironmentFault: the environment failed on the way.
     """
     name = log.begin.task.id
@@ -96,6 +115,8 @@ async def rebuild(
                 limit, f"restoring {name} at turn {turn}", host.restore(env_class, log.begin, turn, log_hash, state)
             )
             return await _replayed(episode, log, limit)
+        except EnvironmentGone:
+            raise
         except EnvironmentFault as fault:
             if not env_class.spec.deterministic:
                 raise
@@ -114,7 +135,7 @@ def take(episode: Episode, action: bytes | None) -> Entry:
     return entry
 
 
-async def close_quietly(episode: Episode, limit: float) -> None:
+async def close_quietly(episode: Episode, limit: float | None) -> None:
     """Close the environment; a failure to do so is logged, for nobody waits for it."""
     try:
         await within(limit, f"close of {episode.task.id}", episode.close())
@@ -128,7 +149,7 @@ def _forget(episode: Episode) -> None:
         episode.records[-1] = placeholder(episode.log_hash)
 
 
-async def _replayed(episode: Episode, log: Log, limit: float) -> Episode:
+async def _replayed(episode: Episode, log: Log, limit: float | None) -> Episode:
     """``episode``, taken from where it is to the end of ``log``; it is closed if that is not where it leads."""
     name = log.begin.task.id
     try:

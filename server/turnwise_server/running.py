@@ -195,7 +195,12 @@ def _serve(
         app = create_app(envs, settings, tokens)
     except JournalRefused as error:
         raise CannotServe(str(error), 1) from error
-    server = Server(app, settings, on_ready)
+
+    def ready() -> None:
+        app.state.workers.warm()
+        on_ready()
+
+    server = Server(app, settings, ready)
 
     def stop(*_: object) -> None:
         server.should_exit = True

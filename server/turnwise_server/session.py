@@ -15,17 +15,19 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 from turnwise_envs.environment import Environment
 from turnwise_envs.errors import EnvironmentFault
 from turnwise_envs.types import Observation, StepResult, Task
 from turnwise_envs.wire import SessionSummary, SessionView, Status, StepView
-from turnwise_server.hosts import Episode, EpisodeHost
+from turnwise_server.hosts import EnvironmentGone, Episode, EpisodeHost
 from turnwise_server.ledger import Failure, Ledger, Snapshot
 from turnwise_server.log import Entry, Intent, Log, answer, history
+from turnwise_server.metrics import Metrics
 from turnwise_server.refusal import Refusal
-from turnwise_server.replay import Diverged, close_quietly, rebuild, take, within
+from turnwise_server.replay import Diverged, close_quietly, moving, rebuild, take, within
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Home:
     snapshot_every: int
     max_history: int
     clock: Callable[[], float]
+    metrics: Metrics
     on_end: Callable[[str], None]
     in_background: Callable[[Coroutine[Any, Any, None]], None]
 
@@ -121,6 +124,11 @@ class Session:
         """It could leave memory and come back."""
         spec = self.env_class.spec
         return self._ledger.durable and (self.status != "live" or spec.deterministic or spec.snapshot)
+
+    @property
+    def _limit(self) -> float | None:
+        """Seconds for one call into the environment; None if its host sees to that."""
+        return None if self._home.host.keeps_time(self.env_class) else self._home.limit
 
     def touch(self) -> None:
         """Somebody asked for this session, or was served just now: its idle time starts anew."""
@@ -218,7 +226,7 @@ class Session:
         """Close the environment, once. The log stays, and with it every answer."""
         episode, self._episode = self._episode, None
         if episode is not None:
-            await close_quietly(episode, self._home.limit)
+            await close_quietly(episode, self._limit)
 
     def view(self) -> SessionView:
         return self._view(self._log, self.status)
@@ -305,7 +313,10 @@ class Session:
         async with self._lock:
             successor = self._successor
             if successor is None:
-                return await self._turn(intent)
+                began = perf_counter()
+                taken = await self._turn(intent)
+                self._home.metrics.step_seconds[self.env].observe(perf_counter() - began)
+                return taken
         return await (await successor()).take(intent)
 
     async def _turn(self, intent: Intent) -> bytes:
@@ -372,12 +383,21 @@ class Session:
             raise env_failed(f"{what}, twice", second) from second
 
     async def _apply(self, intent: Intent) -> Episode:
-        episode = self._episode or await self._wake()
-        if intent.action is None:
-            await within(self._home.limit, f"finish of {self.task.id}", episode.finish(intent.reason))
-        else:
-            await within(self._home.limit, f"step {intent.turn} of {self.task.id}", episode.step(intent.action))
-        return episode
+        """Wherever it has to be done; an environment that is gone takes no part in what is asked of it then."""
+
+        async def once() -> Episode:
+            episode = self._episode or await self._wake()
+            try:
+                if intent.action is None:
+                    await within(self._limit, f"finish of {self.task.id}", episode.finish(intent.reason))
+                else:
+                    await within(self._limit, f"step {intent.turn} of {self.task.id}", episode.step(intent.action))
+            except EnvironmentGone:
+                await self.release()
+                raise
+            return episode
+
+        return await moving(once)
 
     async def _wake(self) -> Episode:
         """Bring the environment back. Raises EnvironmentFault, Refusal ``version-mismatch`` or ``session-lost``."""
@@ -388,7 +408,8 @@ class Session:
         if not spec.deterministic and (snapshot is None or snapshot.turn != turn):
             await self._fail("lost")
             raise lost(self.id, turn)
-        self._episode = await rebuild(self._home.host, self.env_class, self._log, self._home.limit, snapshot)
+        self._episode = await rebuild(self._home.host, self.env_class, self._log, self._limit, snapshot)
+        self._home.metrics.replays[self.env] += 1
         return self._episode
 
     async def _snapshot_for_fork(self, target: int) -> Snapshot | None:
@@ -397,6 +418,8 @@ class Session:
         if spec.snapshot and target == self._log.turn and self._episode is not None:
             try:
                 return Snapshot(target, await self._state(self._episode))
+            except EnvironmentGone:
+                await self.release()  # and the branches start from what is kept
             except EnvironmentFault as fault:
                 raise env_failed(f"fork of {self.id} at turn {target}", fault) from fault
         snapshot = await self._ledger.nearest(target) if spec.snapshot else None
@@ -408,10 +431,12 @@ class Session:
         return snapshot
 
     async def _branches(self, log: Log, snapshot: Snapshot | None, count: int) -> list[Branch]:
-        host, limit, spec = self._home.host, self._home.limit, self.env_class.spec
-        outcomes = await asyncio.gather(
-            *(rebuild(host, self.env_class, log, limit, snapshot) for _ in range(count)), return_exceptions=True
-        )
+        host, limit, spec = self._home.host, self._limit, self.env_class.spec
+
+        def branch() -> Awaitable[Episode]:
+            return rebuild(host, self.env_class, log, limit, snapshot)
+
+        outcomes = await asyncio.gather(*(moving(branch) for _ in range(count)), return_exceptions=True)
         faults = [one for one in outcomes if isinstance(one, BaseException)]
         episodes = [one for one in outcomes if not isinstance(one, BaseException)]
         if not faults:
@@ -425,7 +450,7 @@ class Session:
         raise faults[0]
 
     async def _state(self, episode: Episode) -> bytes:
-        return await within(self._home.limit, f"snapshot of {self.task.id}", self._home.host.snapshot(episode))
+        return await within(self._limit, f"snapshot of {self.task.id}", self._home.host.snapshot(episode))
 
     async def _state_quietly(self, episode: Episode) -> bytes | None:
         """A snapshot is a fast path: a turn that was taken does not fail for want of one."""

@@ -15,7 +15,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -26,13 +26,16 @@ from turnwise_envs.errors import EnvironmentFault, EpisodeDone, InvalidOptions, 
 from turnwise_envs.types import Noun
 from turnwise_envs.wire import CreateRequest, ForkRequest, SessionPage, Status
 from turnwise_server.auth import ANONYMOUS, Caller
-from turnwise_server.hosts import Beginning, EpisodeHost, LocalHost
+from turnwise_server.hosts import Beginning, Episode, EpisodeHost, LocalHost
 from turnwise_server.journal.journal import Birth, Journal, NewKey
 from turnwise_server.journal.reader import Gone as GoneRow
 from turnwise_server.ledger import Ledger, NoLedger
+from turnwise_server.log import Entry as LogEntry
 from turnwise_server.log import Log
+from turnwise_server.logs import about
+from turnwise_server.metrics import Metrics
 from turnwise_server.refusal import Refusal
-from turnwise_server.replay import close_quietly, open_episode
+from turnwise_server.replay import close_quietly, moving, open_episode
 from turnwise_server.session import Branch, Home, Session, env_failed
 from turnwise_server.settings import Settings
 
@@ -84,18 +87,22 @@ class SessionStore:
         clock: Callable[[], float] = time.monotonic,
         host: EpisodeHost | None = None,
         journal: Journal | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.envs = envs
         self.journal = journal
         self._settings = settings
         self._clock = clock
-        self._host = host or LocalHost()
+        self.host = host or LocalHost()
+        self._metrics = metrics or Metrics()
+        self._metrics.watch_sessions(self._counts)
         self._home = Home(
-            host=self._host,
+            host=self.host,
             limit=settings.step_timeout,
             snapshot_every=settings.snapshot_every,
             max_history=settings.max_history,
             clock=clock,
+            metrics=self._metrics,
             on_end=self._on_end,
             in_background=self._in_background,
         )
@@ -145,7 +152,9 @@ class SessionStore:
             return parent.fork(request.at_turn, request.count)
 
         name = (caller.name, parent.id, request.key)
-        return await self._once(name, _fingerprint(request), caller, parent.env_class, request.count, make)
+        sessions, fresh = await self._once(name, _fingerprint(request), caller, parent.env_class, request.count, make)
+        self._metrics.forks[parent.env] += len(sessions) if fresh else 0
+        return sessions, fresh
 
     async def get(self, caller: Caller, session_id: str) -> Session:
         """A session, from memory or from the journal.
@@ -154,6 +163,7 @@ class SessionStore:
             Refusal: ``not-found`` (also for what belongs to others), ``session-expired``, ``session-deleted``,
                 ``too-many-sessions`` (there is no room to bring it back).
         """
+        about(session_id)
         entry = self._entries.get(session_id) or await self._load(session_id)
         if entry is None:
             tombstone = self._tombstones.get(session_id)
@@ -238,7 +248,7 @@ class SessionStore:
         self._entries.clear()
         if pending := {*makers, *self._background}:
             await asyncio.wait(pending, timeout=self._settings.step_timeout)
-        await self._host.close()
+        await self.host.close()
         if self.journal is not None:
             await self.journal.close()
 
@@ -410,6 +420,13 @@ class SessionStore:
             )
         self._opening += count
 
+    def _counts(self) -> dict[str, int]:
+        counts = dict.fromkeys(("active", "idle", "done", "failed"), 0)
+        for entry in self._entries.values():
+            session = entry.session
+            counts[session.status if session.status != "live" else "active" if session.awake else "idle"] += 1
+        return counts
+
     def _taken(self) -> int:
         return self._opening + len(self._live)
 
@@ -428,7 +445,10 @@ class SessionStore:
         entry = self._entries.get(session.id)
         if entry is None or entry.session is not session or not await session.rest(successor):
             return
-        if self._leave(session) and self.journal is not None and session.status == "live":
+        if not self._leave(session):
+            return
+        self._metrics.rests[session.env] += 1
+        if self.journal is not None and session.status == "live":
             used_at = time.time() - self._idle_for(session)
             with suppress(Refusal):  # on a full disk it counts as used when it was last stepped
                 await self.journal.used(entry.ledger, used_at)
@@ -444,11 +464,12 @@ class SessionStore:
         return True
 
     async def _replayed(self, env_class: type[Environment], request: CreateRequest) -> Branch:
-        limit = self._settings.step_timeout
+        limit = None if self.host.keeps_time(env_class) else self._settings.step_timeout
         where = f"{request.env}/{request.split}/{request.index}"
-        try:
-            episode, entries = await open_episode(
-                self._host,
+
+        def opened() -> Awaitable[tuple[Episode, list[LogEntry]]]:
+            return open_episode(
+                self.host,
                 env_class,
                 request.split,
                 request.index,
@@ -457,6 +478,11 @@ class SessionStore:
                 request.actions,
                 limit,
             )
+
+        try:
+            # Actions that may have effects are not taken a second time.
+            repeatable = env_class.spec.deterministic or not request.actions
+            episode, entries = await (moving(opened) if repeatable else opened())
         except UnknownTask as error:
             raise Refusal("unknown-task", str(error)) from error
         except InvalidOptions as error:
@@ -473,7 +499,7 @@ class SessionStore:
         spec = env_class.spec
         state = None
         if self.journal is not None and spec.snapshot and not spec.deterministic and not episode.done:
-            state = await self._host.snapshot(episode)  # there is no other way back to the beginning
+            state = await self.host.snapshot(episode)  # there is no other way back to the beginning
         return Branch(Log(spec.id, spec.version, begin, entries), episode, state)
 
     def _idle_for(self, session: Session) -> float:

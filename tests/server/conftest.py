@@ -78,11 +78,11 @@ async def _is_documented(app: FastAPI, response: httpx.Response) -> None:
 
 @pytest.fixture
 async def serve():
-    """``await serve(**settings)`` starts a server in this process and returns its :class:`Api`."""
+    """``await serve(envs, **settings)`` starts a server in this process and returns its :class:`Api`."""
     async with AsyncExitStack() as stack:
 
-        async def start(**settings) -> Api:
-            app = create_app(toys.ALL, Settings(**settings), TOKENS)
+        async def start(envs=toys.ALL, **settings) -> Api:
+            app = create_app(envs, Settings(**settings), TOKENS)
             await stack.enter_async_context(app.router.lifespan_context(app))
             http = httpx.AsyncClient(
                 transport=httpx.ASGITransport(app, raise_app_exceptions=False),

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -84,6 +85,24 @@ async def eventually(check, seconds: float = 20.0) -> None:
     async with asyncio.timeout(seconds):
         while not check():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+def test_the_same_on_the_loop_of_the_server():
+    """uvloop, whose transports and descriptors are its own."""
+
+    async def scene() -> None:
+        async with hosting(limit=0.5) as host:
+            for word in ("exit", "hang"):
+                bad, good = await begin(host), await begin(host, index=1)
+                assert (await good.step(say("a"))).reward == 0.5
+                with pytest.raises(EnvironmentFault):
+                    await bad.step(say(word))
+                with pytest.raises(EnvironmentGone):
+                    await good.step(say("a"))
+            assert host.pool.restarts == {"crash": 1, "hang": 1}
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scene())
 
 
 async def undisturbed(env_class, index, texts, **options) -> LiveEpisode:
@@ -168,7 +187,7 @@ async def test_tasks_and_references_come_from_workers():
     async with hosting() as host:
         page = await host.tasks(Rough, "train", 98, 5)
         assert ([task.index for task in page.items], page.total) == ([98, 99], 100)
-        assert (await host.reference(page.items[0])).answers == ["gold"]
+        assert (await host.reference(Rough, page.items[0])).answers == ["gold"]
         with pytest.raises(UnknownTask):
             await host.tasks(Rough, "nowhere", 0, 1)
 

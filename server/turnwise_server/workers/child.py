@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from turnwise_envs.address import Address, find
 from turnwise_envs.environment import Environment
 from turnwise_envs.errors import EnvironmentFault, InvalidOptions, UnknownTask
-from turnwise_envs.types import Reference
 from turnwise_server.hosts import Beginning, Episode, LocalHost, placeholder
 from turnwise_server.workers.frames import HEADER, MAX_FRAME, FrameTooLarge, frame
 from turnwise_server.workers.messages import (
@@ -42,7 +41,6 @@ from turnwise_server.workers.messages import (
     Stepped,
     Taken,
     TakeSnapshot,
-    Tasks,
 )
 
 logger = logging.getLogger(__name__)
@@ -124,10 +122,9 @@ class Episodes:
                     await closing.close()
                 return Nothing()
             case ListTasks():
-                return self._tasks(request)
+                return await self._host.tasks(self._class(request.env), request.split, request.offset, request.limit)
             case GetReference():
-                reference: Reference = self._class(request.env).tasks.reference(request.task)
-                return reference
+                return await self._host.reference(self._class(request.env), request.task)
 
     async def close(self) -> None:
         for episode in self._episodes.values():
@@ -135,12 +132,6 @@ class Episodes:
                 await episode.close()
             except Exception:
                 logger.exception("close of %s", episode.task.id)
-
-    def _tasks(self, request: ListTasks) -> Tasks:
-        tasks = self._class(request.env).tasks
-        total = tasks.size(request.split)
-        stop = request.offset + request.limit if total is None else min(request.offset + request.limit, total)
-        return Tasks(items=[tasks.get(request.split, index) for index in range(request.offset, stop)], total=total)
 
     def _class(self, env: str) -> type[Environment]:
         if env not in self._classes:

@@ -15,6 +15,7 @@ from turnwise_envs.environment import Environment, SyncEnvironment
 from turnwise_envs.episode import Record, check_options
 from turnwise_envs.errors import EnvironmentFault, EpisodeDone, InvalidOptions, UnknownTask
 from turnwise_envs.types import Action, JsonObject, Observation, Reference, StepResult, Task
+from turnwise_envs.wire import TaskPage
 from turnwise_server.hosts import Beginning, Episode, LocalHost, placeholder
 from turnwise_server.workers.errors import remote_error
 from turnwise_server.workers.messages import (
@@ -33,7 +34,6 @@ from turnwise_server.workers.messages import (
     Stepped,
     Taken,
     TakeSnapshot,
-    Tasks,
 )
 from turnwise_server.workers.pool import WorkerPool
 from turnwise_server.workers.process import Worker
@@ -158,13 +158,15 @@ class WorkerHost:
             worker, request.handle, begin.task, begin.seed, begin.options, begin.initial, begin.initial_hash, records
         )
 
-    async def tasks(self, env_class: type[Environment], split: str, offset: int, limit: int) -> Tasks:
-        """Some tasks of a split, from a worker. Raises UnknownTask, EnvironmentFault."""
+    async def tasks(self, env_class: type[Environment], split: str, offset: int, limit: int) -> TaskPage:
+        if not in_workers(env_class):
+            return await self._local.tasks(env_class, split, offset, limit)
         request = ListTasks(env=env_class.spec.id, split=split, offset=offset, limit=limit)
-        return await _ask(self.pool.place(), f"tasks of {env_class.spec.id}/{split}", request, Reply[Tasks])
+        return await _ask(self.pool.place(), f"tasks of {env_class.spec.id}/{split}", request, Reply[TaskPage])
 
-    async def reference(self, task: Task) -> Reference:
-        """The privileged half of a task, from a worker. Raises EnvironmentFault."""
+    async def reference(self, env_class: type[Environment], task: Task) -> Reference:
+        if not in_workers(env_class):
+            return await self._local.reference(env_class, task)
         request = GetReference(env=task.env, task=task)
         return await _ask(self.pool.place(), f"reference of {task.id}", request, Reply[Reference])
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from turnwise_envs.address import Address
 from turnwise_envs.types import Action, JsonObject, Observation, Reference, StepResult, Task
+from turnwise_envs.wire import TaskPage
 
 
 class Message(BaseModel):
@@ -49,11 +50,6 @@ class Stepped(Message):
 
 class Taken(Message):
     snapshot: bytes
-
-
-class Tasks(Message):
-    items: list[Task]
-    total: int | None
 
 
 class Start(Message):
@@ -121,7 +117,7 @@ class GetReference(Message):
 
 
 Request = Start | Restore | Step | Finish | TakeSnapshot | Close | ListTasks | GetReference
-Answer = Nothing | Started | Stepped | Taken | Tasks | Reference
+Answer = Nothing | Started | Stepped | Taken | TaskPage | Reference
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
 
 

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
+from contextvars import Context
 from dataclasses import dataclass
 
 from turnwise_envs.address import address, is_local
@@ -47,11 +47,19 @@ class WorkerState:
 class WorkerPool:
     """At most ``size`` processes for ``envs``; ``limit`` bounds one call, in seconds.
 
-    ``pass_on`` names variables that workers get besides :data:`PASSED_ON`. ``restarts`` counts the workers that were
-    lost, by how: ``crash`` (it ended by itself or was killed from outside) or ``hang`` (killed for the time it took).
+    ``pass_on`` names variables that workers get besides :data:`PASSED_ON`. Into ``restarts`` it counts the workers that
+    were lost, by how: ``crash`` (it ended by itself or was killed from outside) or ``hang`` (killed for the time it
+    took).
     """
 
-    def __init__(self, envs: Iterable[type[Environment]], size: int, limit: float, pass_on: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        envs: Iterable[type[Environment]],
+        size: int,
+        limit: float,
+        pass_on: Iterable[str] = (),
+        restarts: MutableMapping[str, int] | None = None,
+    ) -> None:
         """Starts nothing yet. Raises ValueError for a class that other processes cannot import."""
         classes = list(envs)
         for env_class in classes:
@@ -60,7 +68,8 @@ class WorkerPool:
                     f"environment {env_class.spec.id!r} runs in worker processes, which cannot import "
                     f"{env_class.__qualname__}: define it at the top of a module"
                 )
-        self.restarts: Counter[Ending] = Counter({"crash": 0, "hang": 0})
+        self.restarts = {} if restarts is None else restarts
+        self.restarts.update(crash=0, hang=0)
         self._addresses = {env_class.spec.id: address(env_class) for env_class in classes}
         self._limit = limit
         self._environ = environment(os.environ, pass_on)
@@ -69,7 +78,9 @@ class WorkerPool:
         self._open = True
 
     def warm(self) -> None:
-        """Start all processes now, in the background."""
+        """Start all processes now, in the background, if there is an environment for them."""
+        if not self._addresses:
+            return
         for slot, worker in enumerate(self._slots):
             if worker is None:
                 self._start(slot)
@@ -113,7 +124,8 @@ class WorkerPool:
     def _start(self, slot: int) -> Worker:
         # sys.path is read now, not earlier: a server may extend it before its first session.
         hello = Hello(sys_path=sys.path, environments=self._addresses)
-        worker = Worker(hello, self._environ, self._limit, self._on_end)
+        # In a context of its own: what happens to a worker is no part of the request that it was started for.
+        worker = Context().run(Worker, hello, self._environ, self._limit, self._on_end)
         self._slots[slot] = worker
         return worker
 
