@@ -20,6 +20,8 @@ from turnwise_server.refusal import Refusal
 
 #: Characters of one message or traceback: an environment may quote a whole observation in an exception.
 MAX_TEXT = 16_384
+#: Characters of a session's id, which is whatever a path said.
+MAX_ID = 80
 _QUERY = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s\"'<>?]*\?)[^\s\"'<>]+", re.IGNORECASE)
 _BEARER = re.compile(r"(bearer\s+)[!-~]+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -117,7 +119,11 @@ def _ids() -> dict[str, str]:
     note = CURRENT.get()
     if note is None:
         return {}
-    named = {"request_id": note.request_id, "session_id": note.session_id, "trace_id": note.trace_id}
+    named = {
+        "request_id": note.request_id,
+        "session_id": note.session_id and note.session_id[:MAX_ID],
+        "trace_id": note.trace_id,
+    }
     return {name: value for name, value in named.items() if value is not None}
 
 

@@ -49,8 +49,6 @@ class Metrics:
         self.operation_seconds: defaultdict[str, Latency] = defaultdict(Latency)
         #: One turn, from when it is taken up until it is durable, by environment.
         self.step_seconds: defaultdict[str, Latency] = defaultdict(Latency)
-        #: From when an entry is handed to the journal until it is durable.
-        self.commit_seconds = Latency()
         #: By problem type.
         self.rejections: defaultdict[str, int] = defaultdict(int)
         #: Sessions rebuilt, by environment.
@@ -59,8 +57,10 @@ class Metrics:
         self.forks: defaultdict[str, int] = defaultdict(int)
         #: By reason.
         self.worker_restarts: defaultdict[str, int] = defaultdict(int)
+        #: Sessions that left memory and can come back, by environment.
+        self.rests: defaultdict[str, int] = defaultdict(int)
         self._sessions: Callable[[], Mapping[str, int]] = dict
-        self._journal: Callable[[], int] = int
+        self._journal: Callable[[], tuple[int, Latency]] = lambda: (0, Latency())
         self._in_flight: Callable[[], int] = int
         self._connections: Callable[[], int] = int
 
@@ -68,9 +68,9 @@ class Metrics:
         """``count()`` says how many sessions there are in each state; asked when the page is."""
         self._sessions = count
 
-    def watch_journal(self, backlog: Callable[[], int]) -> None:
-        """``backlog()`` is the number of entries that are not yet durable."""
-        self._journal = backlog
+    def watch_journal(self, figures: Callable[[], tuple[int, Latency]]) -> None:
+        """``figures()`` are the number of entries not yet durable, and the seconds it took the others."""
+        self._journal = figures
 
     def watch_in_flight(self, count: Callable[[], int]) -> None:
         """``count()`` is the number of operations that were let in and have no answer yet."""
@@ -94,7 +94,7 @@ class Metrics:
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
         yield InfoMetricFamily("turnwise", "This server", {"version": __version__})
-        sessions = GaugeMetricFamily("turnwise_sessions", "Sessions by state", labels=["state"])
+        sessions = GaugeMetricFamily("turnwise_sessions", "Sessions in memory, by state", labels=["state"])
         for state, number in self._sessions().items():
             sessions.add_metric([state], number)
         yield sessions
@@ -110,13 +110,13 @@ class Metrics:
         yield _histogram(
             "turnwise_operation_seconds", "One operation, answer included", "operation", self.operation_seconds
         )
-        yield _histogram(
-            "turnwise_journal_commit_seconds", "A journal entry, until it is durable", None, {"": self.commit_seconds}
-        )
-        yield GaugeMetricFamily("turnwise_journal_backlog", "Entries not yet durable", self._journal())
+        backlog, lag = self._journal()
+        yield _histogram("turnwise_journal_lag_seconds", "A journal entry, until it is durable", None, {"": lag})
+        yield GaugeMetricFamily("turnwise_journal_backlog", "Entries not yet durable", backlog)
         yield GaugeMetricFamily("turnwise_operations_in_flight", "Operations without an answer yet", self._in_flight())
         yield GaugeMetricFamily("turnwise_connections", "Open connections", self._connections())
         yield _counter("turnwise_replays", "Sessions rebuilt by snapshot or replay", "env", self.replays)
+        yield _counter("turnwise_rests", "Sessions that left memory", "env", self.rests)
         yield _counter("turnwise_forks", "Sessions branched off", "env", self.forks)
         yield _counter("turnwise_worker_restarts", "Worker processes replaced", "reason", self.worker_restarts)
         yield _counter("turnwise_rejections", "Requests refused, by problem type", "problem", self.rejections)
