@@ -17,7 +17,7 @@ from turnwise_agent.actions import parse_action
 from turnwise_agent.branching import BranchRound, BranchRule, LivePath
 from turnwise_agent.client import Session, TurnwiseClient
 from turnwise_agent.engines.base import Engine, Sampling
-from turnwise_agent.errors import EnvFailed, RolloutError
+from turnwise_agent.errors import EnvFailed, ReplayMismatch, RolloutError, SessionGone, StepIndeterminate
 from turnwise_agent.renderer import Renderer
 from turnwise_agent.trajectory import Episode, Group, StopReason, Turn
 from turnwise_envs.types import EnvSpec, JsonObject, Observation, StepInfo, Task
@@ -26,6 +26,10 @@ T = TypeVar("T")
 
 #: An environment that loses more episodes of one group than this is broken, not unlucky.
 MAX_REDRAWS = 8
+
+#: What loses an episode and no more: it is dropped and drawn again. The environment broke; a rebuild led elsewhere (the
+#: client stops the run if that happens too often); the session cannot be rebuilt; nobody knows whether a step happened.
+LOST_EPISODE = (EnvFailed, ReplayMismatch, SessionGone, StepIndeterminate)
 
 #: Seconds that a group which is given up waits for sessions that a server is still opening for it.
 _OPENING_PATIENCE_S = 5.0
@@ -263,7 +267,7 @@ class _GroupRun:
             try:
                 session = await self._hold(self._create())
                 break
-            except EnvFailed:
+            except LOST_EPISODE:
                 self._count_drop()
                 attempt += 1
         self.opened = self.opened or (session.task, session.observation)
@@ -281,7 +285,7 @@ class _GroupRun:
         """A new path that shares the first ``at_turn`` turns of ``parent``; a fresh one if the environment lost it."""
         try:
             session = await self._hold(parent.session.fork(count=1, at_turn=at_turn))
-        except EnvFailed:
+        except LOST_EPISODE:
             self._count_drop()
             return await self._open(member, attempt=1)
         return _Path(
@@ -298,7 +302,7 @@ class _GroupRun:
         """Take one turn. None when the episode has ended; another path if the environment lost it."""
         try:
             return await self._turn(path, rule)
-        except EnvFailed:
+        except LOST_EPISODE:
             self._count_drop()
             return await self._open(path.member, path.attempt + 1)
 
@@ -392,7 +396,7 @@ class _GroupRun:
         self.dropped += 1
         if self.dropped > MAX_REDRAWS:
             raise RolloutError(
-                f"environment {self.owner.spec.id!r} failed {self.dropped} times on task {self.draw.split}/"
+                f"environment {self.owner.spec.id!r} lost {self.dropped} episodes on task {self.draw.split}/"
                 f"{self.draw.index}; see the server's log"
             )
 

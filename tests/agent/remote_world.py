@@ -139,7 +139,9 @@ class InProcess(httpx.AsyncBaseTransport):
         from turnwise_server.app import create_app
         from turnwise_server.settings import Settings
 
-        self._apps[host] = httpx.ASGITransport(create_app(envs, Settings(host="0.0.0.0"), [_everything()]))
+        app = create_app(envs, Settings(host="0.0.0.0"), [_everything()])
+        app.state.ready = True  # its lifespan is not run
+        self._apps[host] = httpx.ASGITransport(app)
 
     def stop(self, host: str) -> None:
         self._apps[host] = None

@@ -218,7 +218,7 @@ class TestBrokenEnvironments:
 
     @pytest.mark.parametrize(("env", "index", "script"), [("talk", 8, lambda *_: "boom"), ("stumbles", 99, babble)])
     async def test_too_many_are_an_error(self, drive, server, env, index, script):
-        expected = f"environment '{env}' failed {MAX_REDRAWS + 1} times on task train/{index}; see the server's log"
+        expected = f"environment '{env}' lost {MAX_REDRAWS + 1} episodes on task train/{index}; see the server's log"
         with pytest.raises(RolloutError, match=expected):
             await (await drive(Seeded(script), env=env)).draw([draw(index)])
         assert await live_sessions(server) == []

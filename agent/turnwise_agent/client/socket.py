@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from itertools import count
 
 import aiohttp
 from pydantic_core import from_json
@@ -133,7 +132,7 @@ class _Line:
     def __init__(self, ws: aiohttp.ClientWebSocketResponse, on_end: Callable[[_Line], None]) -> None:
         self._ws = ws
         self._on_end = on_end
-        self._numbers = count()
+        self._calls = 0
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._reading = asyncio.create_task(self._read())
 
@@ -143,7 +142,8 @@ class _Line:
 
     async def call(self, method: str, target: str, content: str | None) -> Reply:
         """Raises NotNow if the connection ends before the answer."""
-        number = next(self._numbers)
+        number = self._calls
+        self._calls += 1
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
@@ -181,7 +181,10 @@ class _Line:
     def _deliver(self, text: str) -> None:
         """Hand the answer in ``text`` to whoever waits for it; late answers to calls that were given up are dropped."""
         frame = from_json(text)
-        answer = self._waiting.get(frame["id"])
+        number = frame["id"]
+        if not 0 <= number < self._calls:
+            raise ValueError(f"an answer to call {number}, which was never made")
+        answer = self._waiting.get(number)
         if answer is not None and not answer.done():
             status, value = frame["status"], frame["body"]
             answer.set_result(Reply(status, value, as_problem(value) if status >= 400 else None))
