@@ -210,6 +210,24 @@ async def test_another_version_reads_and_does_not_go_on(serve, tmp_path, refusal
     refusal(await after.fork(sid), "version-mismatch")
 
 
+async def test_nothing_is_acknowledged_before_it_is_written(serve, tmp_path):
+    api = await serve(journal=tmp_path / "j")
+    sid, other = await api.open(), await api.open()
+    with closing(sqlite3.connect(only_journal(tmp_path / "j"), isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")  # the writer has to wait
+        waiting = [
+            asyncio.create_task(call)
+            for call in (api.step(sid, 0, "x"), api.create(key="k"), api.fork(other), api.delete(other))
+        ]
+        done, _ = await asyncio.wait(waiting, timeout=0.3)
+        assert not done
+        assert (await api.get(sid)).json()["turn"] == 0
+        after = await serve(journal=after_kill(tmp_path / "j"))
+        assert (await after.http.get("/v1/sessions")).json()["total"] == 2
+        somebody.execute("ROLLBACK")
+    assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200, 201, 201, 204]
+
+
 async def test_a_full_disk_takes_no_new_work_and_loses_none(serve, tmp_path, refusal):
     Guess.steps.clear()
     api = await serve(journal=tmp_path / "j")
