@@ -30,8 +30,8 @@ def canonical(value: Any) -> bytes:
     """
     try:
         return _text(value).encode()
-    except (rfc8785.CanonicalizationError, UnicodeError, RecursionError, TypeError, AttributeError) as error:
-        raise ValueError(f"not canonical JSON: {error}") from error
+    except _REFUSALS as error:
+        raise _refusal(error) from error
 
 
 def initial_hash(
@@ -51,15 +51,11 @@ def initial_hash(
 
 def next_hash(previous: str, action: Action | None, result: StepResult) -> str:
     """h_k from h_{k-1}; ``action`` is None for a finish."""
-    link = {
-        "action": action,
-        "info": result.info,
-        "observation": result.observation,
-        "reward": result.reward,
-        "terminated": result.terminated,
-        "truncated": result.truncated,
-    }
-    return hashlib.sha256(previous.encode("ascii") + canonical(link)).hexdigest()
+    try:
+        link = f'{previous}{{"action":{_text(action)},{_result_fields(result)}}}'.encode()
+    except _REFUSALS as error:
+        raise _refusal(error) from error
+    return hashlib.sha256(link).hexdigest()
 
 
 def _text(value: Any) -> str:
@@ -107,34 +103,47 @@ def _tool_call(value: ToolCall) -> str:
 
 
 def _message(value: Message) -> str:
+    call_id = value.tool_call_id
     return (
         f'{{"content":{encode_basestring(value.content)},"role":{encode_basestring(value.role)},'
-        f'"tool_call_id":{_text(value.tool_call_id)}}}'
+        f'"tool_call_id":{"null" if call_id is None else encode_basestring(call_id)}}}'
     )
 
 
 def _observation(value: Observation) -> str:
-    admissible = value.admissible_actions
+    admissible, key = value.admissible_actions, value.state_key
     actions = "null" if admissible is None else f"[{','.join(map(encode_basestring, admissible))}]"
     return (
         f'{{"admissible_actions":{actions},"context":{encode_basestring(value.context)},'
-        f'"messages":{_list(value.messages)},"state_key":{_text(value.state_key)}}}'
+        f'"messages":[{",".join(map(_text, value.messages))}],'
+        f'"state_key":{"null" if key is None else encode_basestring(key)}}}'
     )
 
 
 def _info(value: StepInfo) -> str:
+    counters, metrics, end, error = value.counters, value.metrics, value.end, value.error
     return (
         f'{{"action_effective":{_text(value.action_effective)},"action_valid":{_text(value.action_valid)},'
-        f'"counters":{_text(value.counters)},"end":{_text(value.end)},"error":{_text(value.error)},'
-        f'"metrics":{_text(value.metrics)}}}'
+        f'"counters":{_text(counters) if counters else "{}"},'
+        f'"end":{"null" if end is None else encode_basestring(end)},'
+        f'"error":{"null" if error is None else encode_basestring(error)},'
+        f'"metrics":{_text(metrics) if metrics else "{}"}}}'
     )
 
 
 def _result(value: StepResult) -> str:
+    return f"{{{_result_fields(value)}}}"
+
+
+def _result_fields(value: StepResult) -> str:
     return (
-        f'{{"info":{_text(value.info)},"observation":{_text(value.observation)},"reward":{_text(value.reward)},'
-        f'"terminated":{_text(value.terminated)},"truncated":{_text(value.truncated)}}}'
+        f'"info":{_text(value.info)},"observation":{_text(value.observation)},"reward":{_text(value.reward)},'
+        f'"terminated":{_text(value.terminated)},"truncated":{_text(value.truncated)}'
     )
+
+
+def _refusal(error: Exception) -> ValueError:
+    return ValueError(f"not canonical JSON: {error}")
 
 
 def _other(value: Any) -> str:
@@ -142,6 +151,7 @@ def _other(value: Any) -> str:
     return rfc8785.dumps(value.model_dump() if isinstance(value, BaseModel) else value).decode()
 
 
+_REFUSALS = (rfc8785.CanonicalizationError, UnicodeError, RecursionError, TypeError, AttributeError)
 _WRITERS: dict[type, Any] = {
     str: encode_basestring,
     bool: {True: "true", False: "false"}.__getitem__,
