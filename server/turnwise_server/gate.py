@@ -118,7 +118,7 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _identify(self, scope: Scope) -> tuple[Asked, Caller]:
-        """Put the caller into the scope. Raises Refusal ``unauthorized``, ``forbidden``, ``invalid-request``."""
+        """Put the caller into the scope. Raises Refusal ``unauthorized``, ``forbidden``."""
         try:
             asked = Asked(scope["headers"])
             name = self._check_host(asked.host)

@@ -36,12 +36,12 @@ class Asked:
     __slots__ = ("authorization", "chunked", "forwarded", "host", "length", "origin", "traceparent")
 
     def __init__(self, headers: Sequence[Raw]) -> None:
-        """Raises Refusal ``invalid-request`` if one of :data:`ONCE` came twice."""
+        """Raises Refusal ``forbidden`` if one of :data:`ONCE` came twice."""
         found = dict(headers)
         if len(found) < len(headers):
             names = [name for name, _ in headers]
             if twice := [name.decode() for name in ONCE if names.count(name) > 1]:
-                raise Refusal("invalid-request", f"the header {twice[0]} came twice")
+                raise Refusal("forbidden", f"the header {twice[0]} came twice")
         self.host = found.get(b"host", b"").decode("latin-1")
         self.authorization = _text(found.get(b"authorization"))
         self.origin = _text(found.get(b"origin"))

@@ -1,8 +1,7 @@
 """W3C trace context: the trace a client is in goes into our logs and, where OpenTelemetry is set up, into spans.
 
 A program that embeds the app sets up OpenTelemetry itself; ``turnwise serve`` does so when ``OTEL_TRACES_EXPORTER``
-names an exporter. Without either, a ``traceparent`` only gives log lines their ``trace_id``, and the ``opentelemetry``
-packages are not imported.
+names an exporter. Without either, a ``traceparent`` only gives log lines their ``trace_id``, and no SDK is imported.
 """
 
 from __future__ import annotations
