@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from turnwise_envs import __version__
 from turnwise_envs.environment import Environment
 from turnwise_envs.wire import BatchRequest, CreateRequest, FinishRequest, ForkRequest, Problem, StepRequest
-from turnwise_server import batch, ws
+from turnwise_server import batch, openenv, ws
 from turnwise_server.auth import Token, Tokens
 from turnwise_server.desk import Desk
 from turnwise_server.gate import Gate
@@ -88,6 +88,7 @@ def create_app(
     app.add_api_route("/readyz", _readyz, include_in_schema=False)
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     app.add_api_route("/docs", _docs, include_in_schema=False)
+    openenv.add_routes(app, served)
     app.add_middleware(Gate, settings=settings, tokens=Tokens(tokens), desk=app.state.desk)
     app.add_exception_handler(Refusal, on_refusal)
     app.add_exception_handler(HTTPException, on_http_error)
