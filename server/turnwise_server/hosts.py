@@ -28,6 +28,10 @@ class EnvironmentGone(EnvironmentFault):
     """
 
 
+class EnvironmentLost(EnvironmentFault):
+    """The environment's process ended in this call: by the call's own doing, or killed from outside."""
+
+
 @dataclass(frozen=True, slots=True)
 class Beginning:
     """How an episode began, which fixes everything that does not depend on its actions."""

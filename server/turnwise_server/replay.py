@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from functools import partial
+from types import coroutine
+from typing import Any, TypeVar
 
 from turnwise_envs.environment import Environment
 from turnwise_envs.errors import EnvironmentFault, EpisodeDone, InvalidOptions, UnknownTask
 from turnwise_envs.types import Action, JsonObject
-from turnwise_server.hosts import EnvironmentGone, Episode, EpisodeHost, placeholder
+from turnwise_server.hosts import EnvironmentGone, EnvironmentLost, Episode, EpisodeHost, placeholder
 from turnwise_server.ledger import Snapshot
 from turnwise_server.log import Entry, Log, action_json
 
@@ -30,30 +32,43 @@ class Diverged(EnvironmentFault):
     """A replay reached another history: the environment is not deterministic."""
 
 
-async def moving(work: Callable[[], Awaitable[T]]) -> T:
+async def moving(work: Callable[[], Awaitable[T]], losses: int = 0) -> T:
     """The result of ``work``, begun again whenever its environment is gone through no doing of its own.
 
-    Raises what ``work`` raises.
+    ``losses`` times it is also begun again if the environment was lost in it. Raises what ``work`` raises.
     """
     for _ in range(MOVES):
         try:
             return await work()
         except EnvironmentGone as gone:
             logger.info("%s; moving", gone)
+        except EnvironmentLost as lost:
+            if losses == 0:
+                raise
+            losses -= 1
+            logger.warning("%s; once more", lost)
     return await work()
 
 
-async def within(limit: float | None, what: str, work: Awaitable[T]) -> T:
+async def within(limit: float | None, what: str, work: Coroutine[Any, Any, T]) -> T:
     """The result of ``work``, an environment's doing, after at most ``limit`` seconds (None: its host keeps the time).
+
+    Most environments answer without ever waiting, and then no clock is set.
 
     Raises:
         EnvironmentFault: too late, an unexpected exception, an attempt to exit the process, a stray cancellation.
         UnknownTask, InvalidOptions, EpisodeDone: as ``work`` raised them.
     """
-    clock = asyncio.timeout(limit)
+    clock = None
     try:
+        try:
+            waits_for = work.send(None)
+        except StopIteration as done:
+            at_once: T = done.value
+            return at_once
+        clock = asyncio.timeout(limit)
         async with clock:
-            return await work
+            return await _goes_on(work, waits_for)
     except (EnvironmentFault, UnknownTask, InvalidOptions, EpisodeDone):
         raise
     except asyncio.CancelledError as error:
@@ -62,7 +77,7 @@ async def within(limit: float | None, what: str, work: Awaitable[T]) -> T:
             raise  # we are being cancelled, and not something inside the environment
         raise EnvironmentFault(f"{what} was cancelled from within the environment") from error
     except (Exception, SystemExit) as error:
-        if limit is not None and clock.expired():
+        if limit is not None and clock is not None and clock.expired():
             raise EnvironmentFault(f"{what} took longer than {limit:g} s") from error
         raise EnvironmentFault(f"{what} failed: {type(error).__name__}: {error}") from error
 
@@ -103,7 +118,7 @@ async def rebuild(
 
     Raises:
         Diverged: the replay ended up with another history.
-        EnvironmentGone: the place where it was being rebuilt was lost.
+        EnvironmentGone, EnvironmentLost: the place where it was being rebuilt was lost.
         EnvironmentFault: the environment failed on the way.
     """
     name = log.begin.task.id
@@ -115,7 +130,7 @@ async def rebuild(
                 limit, f"restoring {name} at turn {turn}", host.restore(env_class, log.begin, turn, log_hash, state)
             )
             return await _replayed(episode, log, limit)
-        except EnvironmentGone:
+        except (EnvironmentGone, EnvironmentLost):
             raise
         except EnvironmentFault as fault:
             if not env_class.spec.deterministic:
@@ -141,6 +156,23 @@ async def close_quietly(episode: Episode, limit: float | None) -> None:
         await within(limit, f"close of {episode.task.id}", episode.close())
     except EnvironmentFault as fault:
         logger.warning("%s", fault)
+
+
+@coroutine
+def _goes_on(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
+    """``work``, which has begun and waits for something, to its end, in the same task."""
+    while True:
+        try:
+            sent = yield waits_for
+        except BaseException as error:
+            step = partial(work.throw, error)
+        else:
+            step = partial(work.send, sent)
+        try:
+            waits_for = step()
+        except StopIteration as done:
+            result: T = done.value
+            return result
 
 
 def _forget(episode: Episode) -> None:

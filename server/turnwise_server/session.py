@@ -22,7 +22,7 @@ from turnwise_envs.environment import Environment
 from turnwise_envs.errors import EnvironmentFault
 from turnwise_envs.types import Observation, StepResult, Task
 from turnwise_envs.wire import SessionSummary, SessionView, Status, StepView
-from turnwise_server.hosts import EnvironmentGone, Episode, EpisodeHost
+from turnwise_server.hosts import EnvironmentGone, EnvironmentLost, Episode, EpisodeHost
 from turnwise_server.ledger import Failure, Ledger, Snapshot
 from turnwise_server.log import Entry, Intent, Log, answer, history
 from turnwise_server.metrics import Metrics
@@ -50,10 +50,31 @@ class Home:
     in_background: Callable[[Coroutine[Any, Any, None]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class InFlight:
-    intent: Intent
-    task: asyncio.Task[bytes]
+class Flight:
+    """A turn being taken: its task, and a future for each request that waits for it."""
+
+    __slots__ = ("intent", "task", "waiting")
+
+    def __init__(self, intent: Intent) -> None:
+        self.intent = intent
+        self.task: asyncio.Task[None]
+        self.waiting: list[asyncio.Future[bytes]] = []
+
+    def join(self) -> asyncio.Future[bytes]:
+        """The answer, for one request: if that is cancelled, the turn and the others go on."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.waiting.append(future)
+        return future
+
+    def land(self, answer: bytes) -> None:
+        for future in self.waiting:
+            if not future.done():
+                future.set_result(answer)
+
+    def crash(self, error: BaseException) -> None:
+        for future in self.waiting:
+            if not future.done():
+                future.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +112,7 @@ class Session:
         self._failure = failure
         self._indeterminate = indeterminate  # a step with effects was begun, and nobody knows how it ended
         self._lock = asyncio.Lock()  # held while the episode is stepped, forked or put to rest
-        self._in_flight: InFlight | None = None
+        self._in_flight: Flight | None = None
         self._unsaved: tuple[Entry, bytes | None] | None = None  # taken, but the ledger would not have it yet
         self._saved_turn = -1  # of the newest snapshot that this object knows to be kept
         self._gone = False
@@ -155,13 +176,12 @@ class Session:
             if flight is None:
                 self._check_open()
                 self._check_size(intent)
-                flight = InFlight(intent, asyncio.create_task(self._carry_out(intent)))
-                self._in_flight = flight
-                flight.task.add_done_callback(self._landed)
+                flight = self._in_flight = Flight(intent)
+                flight.task = asyncio.create_task(self._fly(flight))
             elif not intent.same_as(flight.intent):
                 await asyncio.wait({flight.task})
                 continue  # the turn is now taken, or free again
-            return await self._joined(flight)
+            return await flight.join()
 
     async def fork(self, at_turn: int | None, count: int) -> list[Branch]:
         """``count`` independent branches at ``at_turn`` (None: now), after the step in flight; all of them or none.
@@ -293,21 +313,22 @@ class Session:
                 f"{self.id} was played in {self.env} version {self._log.env_version}, and this is version {ours}",
             )
 
-    async def _joined(self, flight: InFlight) -> bytes:
+    async def _fly(self, flight: Flight) -> None:
         try:
-            return await asyncio.shield(flight.task)
+            answer = await self._carry_out(flight.intent)
         except asyncio.CancelledError:
-            if flight.task.cancelled():
-                raise Refusal(
-                    "session-deleted", f"session {self.id} was deleted during turn {flight.intent.turn}"
-                ) from None
+            self._in_flight = None
+            turn = flight.intent.turn
+            flight.crash(Refusal("session-deleted", f"session {self.id} was deleted during turn {turn}"))
             raise
-
-    def _landed(self, task: asyncio.Task[bytes]) -> None:
-        self._in_flight = None
-        self.touch()
-        if not task.cancelled():
-            task.exception()  # whoever still waits gets it; nobody has to
+        except BaseException as error:
+            self._in_flight = None
+            self.touch()
+            flight.crash(error)  # whoever still waits gets it; nobody has to
+        else:
+            self._in_flight = None
+            self.touch()
+            flight.land(answer)
 
     async def _carry_out(self, intent: Intent) -> bytes:
         async with self._lock:
@@ -408,7 +429,11 @@ class Session:
         if not spec.deterministic and (snapshot is None or snapshot.turn != turn):
             await self._fail("lost")
             raise lost(self.id, turn)
-        self._episode = await rebuild(self._home.host, self.env_class, self._log, self._limit, snapshot)
+
+        def rebuilt() -> Awaitable[Episode]:
+            return rebuild(self._home.host, self.env_class, self._log, self._limit, snapshot)
+
+        self._episode = await moving(rebuilt, losses=1)
         self._home.metrics.replays[self.env] += 1
         return self._episode
 
@@ -418,7 +443,7 @@ class Session:
         if spec.snapshot and target == self._log.turn and self._episode is not None:
             try:
                 return Snapshot(target, await self._state(self._episode))
-            except EnvironmentGone:
+            except (EnvironmentGone, EnvironmentLost):
                 await self.release()  # and the branches start from what is kept
             except EnvironmentFault as fault:
                 raise env_failed(f"fork of {self.id} at turn {target}", fault) from fault
@@ -436,7 +461,7 @@ class Session:
         def branch() -> Awaitable[Episode]:
             return rebuild(host, self.env_class, log, limit, snapshot)
 
-        outcomes = await asyncio.gather(*(moving(branch) for _ in range(count)), return_exceptions=True)
+        outcomes = await asyncio.gather(*(moving(branch, losses=1) for _ in range(count)), return_exceptions=True)
         faults = [one for one in outcomes if isinstance(one, BaseException)]
         episodes = [one for one in outcomes if not isinstance(one, BaseException)]
         if not faults:

@@ -93,6 +93,7 @@ class SessionStore:
         self.journal = journal
         self._settings = settings
         self._clock = clock
+        self._shortest = min(settings.idle_timeout, settings.lifetime)
         self.host = host or LocalHost()
         self._metrics = metrics or Metrics()
         self._metrics.watch_sessions(self._counts)
@@ -174,10 +175,11 @@ class SessionStore:
         session = entry.session
         if not caller.may_use(session.owner):
             raise Refusal("not-found", f"no session {session_id!r}")
-        if self._overdue(entry):
+        now = self._clock()
+        if max(now - session.last_used, now - entry.born) > self._shortest and self._overdue(entry):
             self._expire(session_id)
             return await self.get(caller, session_id)
-        session.touch()
+        session.last_used = now
         return session
 
     async def delete(self, caller: Caller, session_id: str) -> None:
@@ -482,7 +484,7 @@ class SessionStore:
         try:
             # Actions that may have effects are not taken a second time.
             repeatable = env_class.spec.deterministic or not request.actions
-            episode, entries = await (moving(opened) if repeatable else opened())
+            episode, entries = await (moving(opened, losses=1) if repeatable else opened())
         except UnknownTask as error:
             raise Refusal("unknown-task", str(error)) from error
         except InvalidOptions as error:

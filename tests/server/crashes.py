@@ -46,6 +46,10 @@ class Server:
         self._environ = {**kept, "XDG_STATE_HOME": str(directory.parent / f"state-{self.port}"), **variables}
         self._process: subprocess.Popen[str] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        return self._process and self._process.pid
+
     def start(self) -> None:
         """Returns when requests are accepted."""
         self._process = subprocess.Popen(

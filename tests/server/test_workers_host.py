@@ -24,7 +24,7 @@ from turnwise_envs import Action, InvalidOptions, UnknownTask
 from turnwise_envs.environment import SyncEnvironment
 from turnwise_envs.episode import LiveEpisode
 from turnwise_envs.errors import EnvironmentFault, EpisodeDone
-from turnwise_server.hosts import Beginning, EnvironmentGone
+from turnwise_server.hosts import Beginning, EnvironmentGone, EnvironmentLost
 from turnwise_server.workers.errors import WorkerDied
 from turnwise_server.workers.frames import HEADER, MAX_FRAME, FrameReader, FrameTooLarge, frame
 from turnwise_server.workers.host import WorkerHost
@@ -221,7 +221,7 @@ async def test_a_crash_is_the_fault_of_the_call_that_ran(word):
         neighbour = asyncio.create_task(waiting.step(say("a")))
         with pytest.raises(EnvironmentFault) as caught:
             await crash
-        assert not isinstance(caught.value, EnvironmentGone)
+        assert isinstance(caught.value, EnvironmentLost)
         assert isinstance(caught.value.__cause__, WorkerDied)
         with pytest.raises(EnvironmentGone):
             await neighbour
@@ -245,10 +245,19 @@ async def test_a_hang_is_killed_when_its_own_time_is_up(word):
         with pytest.raises(EnvironmentFault, match=r"took longer than 1\.5 s") as caught:
             await slow
         assert isinstance(caught.value.__cause__, TimeoutError)
-        assert 1.5 <= time.monotonic() - began < 4
+        assert 1.5 <= time.monotonic() - began < 10
         with pytest.raises(EnvironmentGone):
             await neighbour
         assert host.pool.restarts == {"crash": 0, "hang": 1}
+
+
+async def test_before_it_is_killed_a_hung_worker_says_where_it_is(capfd):
+    async with hosting(limit=0.5) as host:
+        episode = await begin(host)
+        with pytest.raises(EnvironmentFault):
+            await episode.step(say("spin"))
+        await episode.worker.gone.wait()
+    assert "in step_sync" in capfd.readouterr().err
 
 
 async def test_a_hanging_reset_is_killed_too():
@@ -279,19 +288,19 @@ async def test_an_end_is_seen_though_a_grandchild_holds_the_socket():
 
 
 async def test_other_workers_never_notice():
-    async with hosting(2, limit=1.0) as host:
+    async with hosting(2, limit=2.0) as host:
         bad, good = await begin(host, index=0), await begin(host, index=1)
         assert bad.worker is not good.worker
         hanging = asyncio.create_task(bad.step(say("spin")))
         slowest = 0.0
-        while not hanging.done() and good.turn < 40:
+        while not hanging.done() and good.turn < 45:
             began = time.monotonic()
             await good.step(say("a"))
             slowest = max(slowest, time.monotonic() - began)
             await asyncio.sleep(0.03)
         with pytest.raises(EnvironmentFault):
             await hanging
-        assert slowest < 0.5  # the hanging one took a second; a busy machine explains some tenths
+        assert slowest < 1.0  # the hanging one took two seconds; a busy machine explains some tenths
 
 
 async def test_sessions_are_spread_and_pinned():
@@ -364,7 +373,7 @@ async def test_descriptors_and_processes_are_given_back():
 
 
 @LINUX
-async def test_a_thousand_episodes_leave_nothing_in_a_worker():
+async def test_hundreds_of_episodes_leave_nothing_in_a_worker():
     async with hosting() as host:
 
         async def some(count: int) -> int:
@@ -375,10 +384,10 @@ async def test_a_thousand_episodes_leave_nothing_in_a_worker():
             await host.tasks(Rough, "train", 0, 0)  # after this, all closes have happened
             return resident(host.pool.states()[0].pid)
 
-        before = await some(300)
-        after = await some(1000)
+        before = await some(100)
+        after = await some(400)
         assert host.pool.states()[0].episodes == 0
-        assert after - before < 4096  # KiB; a leaked sqlite3 connection alone is some 10 KiB
+        assert after - before < 2048  # KiB; a leaked sqlite3 connection alone is some 10 KiB
 
 
 @LINUX
@@ -398,7 +407,7 @@ async def test_closing_does_not_wait_for_a_hung_call():
         await asyncio.sleep(0.1)
         began = time.monotonic()
         await host.close()
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 20
         with pytest.raises(EnvironmentFault):
             await hanging
         with pytest.raises(EnvironmentFault, match="stopping"):

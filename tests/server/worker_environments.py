@@ -51,6 +51,8 @@ class Rough(SyncEnvironment):
             raise RuntimeError("the answer is secret-13")
         if task.index == 99:
             time.sleep(3600)
+        if task.index == 66:
+            os._exit(6)
         self.count = 0
         self.rng = random.Random(1000 * task.index + seed)
         # A connection that insists on its thread: as of today, every call comes in the same one.

@@ -45,8 +45,8 @@ from turnwise_server.workers.messages import (
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for the environments to close after the server has gone.
-CLOSING = 2.0
+#: Seconds for the environments to close after the server has gone; a little less than it waits for that.
+CLOSING = 1.5
 #: Characters of a traceback that are sent on: its end says most.
 MAX_TRACE = 8192
 

@@ -23,7 +23,7 @@ from turnwise_server.workers.process import Ending, Worker
 logger = logging.getLogger(__name__)
 
 #: Seconds that environments get to close when the server stops.
-GRACE = 3.0
+GRACE = 2.0
 #: What a worker needs of the server's environment variables: no token, key or password has such a name.
 PASSED_ON = frozenset(
     {

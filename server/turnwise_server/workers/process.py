@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from turnwise_envs.errors import EnvironmentFault
-from turnwise_server.hosts import EnvironmentGone
+from turnwise_server.hosts import EnvironmentGone, EnvironmentLost
 from turnwise_server.workers.errors import WorkerDied
 from turnwise_server.workers.frames import FrameReader, FrameTooLarge, frame
 from turnwise_server.workers.messages import Hello
@@ -104,7 +104,8 @@ class Worker(asyncio.Protocol):
 
         Raises:
             EnvironmentGone: the process ended before the call began.
-            EnvironmentFault: the process ended in this call, or was killed for the time that it took.
+            EnvironmentLost: the process ended in this call.
+            EnvironmentFault: it was killed for the time that this call took.
         """
         call = self._ask(what, payload)
         try:
@@ -239,9 +240,9 @@ class Worker(asyncio.Protocol):
             logger.warning("worker %d %s; %d sessions move", self.pid, how, len(self.episodes))
         running = self._sent.popleft() if self._sent else None
         if running is not None:
-            cause = TimeoutError(how) if ending == "hang" else WorkerDied(how)
-            fault = EnvironmentFault(f"{running.what}: worker {self.pid} {how}")
-            fault.__cause__ = cause
+            kind = EnvironmentFault if ending == "hang" else EnvironmentLost
+            fault = kind(f"{running.what}: worker {self.pid} {how}")
+            fault.__cause__ = TimeoutError(how) if ending == "hang" else WorkerDied(how)
             _refuse(running, fault)
         for call in (*self._sent, *self._waiting):
             if self.ready:

@@ -1,0 +1,154 @@
+"""Crash tests with worker processes: the server is killed, or only its workers are, and histories do not show it.
+
+And what is left of a server's workers when it ends, one way or another: nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+from crashes import COMMAND, HERE, Plan, Server, crash_test, kills
+
+KILLS = 50 if os.environ.get("TURNWISE_PROOF") == "full" else 5
+ENVIRONMENTS = ("worker_environments:Rough", "worker_environments:Saving")
+OPTIONS = ("--workers", "2", "--passivate-after", "0.5", "--snapshot-every", "4")
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def plan(number: int) -> Plan:
+    return Plan(number, "saving" if number % 2 else "rough")
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """Parent and state of every process that there is, zombies not counted."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent, *_ = (path / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state != "Z":
+            found[int(path.name)] = (int(parent), state)
+    return found
+
+
+def workers_of(pid: int) -> list[int]:
+    return [child for child, (parent, _) in processes().items() if parent == pid]
+
+
+async def kill_workers(servers: Sequence[Server], times: int) -> None:
+    """Kill the workers in turn, each long after the one before: a session whose call is lost twice fails, by rights."""
+    chance = random.Random(1)
+    for _ in range(times):
+        await asyncio.sleep(chance.uniform(1.5, 2.5))
+        for server in servers:
+            assert server.pid is not None
+            os.kill(min(workers_of(server.pid)), signal.SIGKILL)  # the oldest
+
+
+@pytest.mark.slow
+async def test_the_server_is_killed_under_load(tmp_path):
+    server = Server(tmp_path / "journal", *ENVIRONMENTS, *OPTIONS)
+    calm = Server(tmp_path / "calm", *ENVIRONMENTS, "--workers", "1")
+    retries = await crash_test([server], calm, plan, lambda servers: kills(servers, KILLS))
+    assert retries > KILLS  # the kills did hit somebody
+
+
+@pytest.mark.slow
+async def test_workers_are_killed_under_load(tmp_path):
+    """Nobody has to send anything again."""
+    server = Server(tmp_path / "journal", *ENVIRONMENTS, *OPTIONS)
+    calm = Server(tmp_path / "calm", *ENVIRONMENTS, "--workers", "1")
+    assert await crash_test([server], calm, plan, lambda servers: kill_workers(servers, KILLS), players=16) == 0
+
+
+@pytest.fixture
+def serving(tmp_path):
+    """A server with two busy workers: the process, its URL, and the workers' process ids."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("TURNWISE_")}
+    process = subprocess.Popen(
+        [*COMMAND, "worker_environments:Rough", "--port", "0", "--workers", "2", "--step-timeout", "20"],
+        cwd=HERE,
+        env={**kept, "XDG_STATE_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[-1]
+    try:
+        with httpx.Client(base_url=url, timeout=60) as http:
+            for index in range(2):  # answered by both, so both are ready
+                http.post("/v1/sessions", json={"env": "rough", "index": index}).raise_for_status()
+        pids = workers_of(process.pid)
+        assert len(pids) == 2
+        yield process, url, pids
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def step_and_leave(url: str, text: str) -> None:
+    """Send a step and hang up."""
+    with httpx.Client(base_url=url) as http:
+        sid = http.post("/v1/sessions", json={"env": "rough", "index": 5}, timeout=60).json()["session_id"]
+        with pytest.raises(httpx.ReadTimeout):
+            http.post(f"/v1/sessions/{sid}/step", json={"turn": 0, "action": {"text": text}}, timeout=0.3)
+
+
+def wait_for_the_end_of(pids: list[int], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while left := processes().keys() & set(pids):
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.02)
+
+
+def test_a_stopped_server_leaves_no_process(serving):
+    process, _, pids = serving
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert err == ""
+    wait_for_the_end_of(pids, 0.5)
+
+
+@pytest.mark.parametrize("how", ["idle", "hang", "spin"])
+def test_a_killed_server_leaves_no_process(serving, how):
+    """Not even one that is busy with something that never ends."""
+    process, url, pids = serving
+    if how != "idle":
+        step_and_leave(url, how)
+    process.kill()
+    process.wait()
+    wait_for_the_end_of(pids, 5)
+
+
+def test_a_server_ends_although_a_worker_hangs(serving):
+    process, url, pids = serving
+    step_and_leave(url, "spin")
+    process.terminate()
+    process.communicate(timeout=40)
+    assert process.returncode == 0
+    wait_for_the_end_of(pids, 0.5)
+
+
+def test_what_environments_print_is_kept_from_standard_output(serving):
+    process, url, _ = serving
+    with httpx.Client(base_url=url, timeout=60) as http:
+        sid = http.post("/v1/sessions", json={"env": "rough"}).json()["session_id"]
+        http.post(f"/v1/sessions/{sid}/step", json={"turn": 0, "action": {"text": "print"}}).raise_for_status()
+    process.terminate()
+    out, err = process.communicate(timeout=30)
+    assert "noise" not in out
+    assert "noise" in err
