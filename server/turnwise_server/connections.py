@@ -35,7 +35,8 @@ class Connection(HttpToolsProtocol):
     most: ClassVar[int]
     most_received: ClassVar[int]
     metrics: ClassVar[Metrics]
-    _in_head = True
+    #: A request's head has begun, or is still to begin for the first time.
+    in_head = True
     _received = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -50,18 +51,18 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
-        if self._received > (MAX_HEAD if self._in_head else self.most_received):
-            self._refuse(431 if self._in_head else 413, "the request is larger than this server takes")
+        if self._received > (MAX_HEAD if self.in_head else self.most_received):
+            self._refuse(431 if self.in_head else 413, "the request is larger than this server takes")
             return
         super().data_received(data)
 
     def on_message_begin(self) -> None:
-        self._in_head = True
+        self.in_head = True
         self._received = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self.in_head = False
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -72,7 +73,8 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.metrics.rejections["malformed"] += 1
-        if self.cycle is None or self.cycle.response_complete:  # else this would land in the middle of an answer
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:  # else: in the middle of an answer
             response = problem_response("about:blank", status, detail, "/")
             lines = [f"HTTP/1.1 {status} Refused".encode(), *(b": ".join(raw) for raw in response.raw_headers)]
             self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", bytes(response.body)]))
@@ -107,7 +109,7 @@ class Patience:
         now = self._clock()
         waiting: dict[object, tuple[object, float]] = {}
         for connection in connections:
-            if not isinstance(connection, HttpToolsProtocol) or (state := waits_for(connection)) is None:
+            if not isinstance(connection, Connection) or (state := waits_for(connection)) is None:
                 continue
             before, since = self._waiting.get(connection, (None, now))
             if before != state:
@@ -126,7 +128,7 @@ class Patience:
             self.sweep(list(connections))
 
 
-def waits_for(connection: HttpToolsProtocol) -> object:
+def waits_for(connection: Connection) -> object:
     """What the server waits for its client to do: a value that stays equal until the client does it. None: nothing."""
     cycle = connection.cycle
     if connection.transport.is_closing() or connection.flow.write_paused:
@@ -134,6 +136,7 @@ def waits_for(connection: HttpToolsProtocol) -> object:
     if cycle is None:
         return "begin"
     if cycle.response_complete:
-        idle = connection.timeout_keep_alive_task is not None
+        # A stray line break stops uvicorn's timer and begins nothing.
+        idle = not connection.in_head and connection.timeout_keep_alive_task is not None
         return None if idle else ("head", id(cycle))
     return ("body", id(cycle)) if cycle.more_body else None

@@ -62,6 +62,12 @@ def configure(level: LogLevel, tokens: Iterable[str] = (), stream: TextIO | None
     handler.setFormatter((Text if stream.isatty() else Json)(tokens))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    # Anybody can make it say so, as often as they like; they are counted (``malformed``) instead.
+    logging.getLogger("uvicorn.error").addFilter(_is_no_noise)
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(("Invalid HTTP request", "Unsupported upgrade"))
 
 
 class Redactor:
