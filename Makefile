@@ -5,6 +5,10 @@ PY := $(VENV)/bin/python
 SEED ?= 0
 STAMP := $(VENV)/.installed
 
+# OpenEnv's packages, for the tests that its clients drive: they exclude each other and bring Gradio, which no client needs.
+openenv = $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/openenv/$(1) $(2)==$(1) \
+	|| echo "$(2) $(1) is not to be had; the tests with its client will be skipped"
+
 .PHONY: help install test proof lint demo demo-control bench clean
 .DEFAULT_GOAL := help
 
@@ -18,6 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (the first time takes a few minutes)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@$(call openenv,0.10.0,openenv)
+	@$(call openenv,0.3.0,openenv-core)
 	@touch $@
 
 test: install  ## run the fast tests
