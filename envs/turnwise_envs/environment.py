@@ -133,7 +133,10 @@ class Environment(ABC):
         raise NotImplementedError(f"environment {self.spec.id!r} has no snapshots")
 
     def expert_action(self) -> Action | None:
-        """What an expert would do now, or None if the environment has no expert. Privileged: never on the wire."""
+        """What an expert would do now. Privileged: never on the wire.
+
+        None at the start of an episode: the environment has no expert. None later: the expert has nothing more to do.
+        """
         return None
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """The household behind the protocol: episodes, options, junk, snapshots and forks, speed, and the page about it."""
 
 import time
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -265,6 +266,46 @@ def test_the_code_on_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("You arrive at ")
     assert printed[-1] == "1.0"
+
+
+@pytest.mark.parametrize("kind", ["clean", "heat", "cool"])
+async def test_a_careless_expert_puts_the_thing_away_as_it_is_and_stops(kind) -> None:
+    """It plays like the careful one, except that it forgets the treatment; then it has nothing more to do."""
+    index = next(i for i in count() if kind in Household.tasks.get("train", i).metadata["family"])
+    careful = await expert_play(index, {})
+    careless = await expert_play(index, {"careless_expert": 1.0})
+    assert any(text.startswith(kind) for text in careful[0])
+    assert not any(text.startswith(kind) for text in careless[0])
+    assert careless[0][-1] == careful[0][-1]
+    assert careless[0][-1].startswith("move ")
+    assert (careful[1], careless[1]) == (1.0, 0.0)
+
+
+async def test_the_careless_share_is_a_share_of_tasks() -> None:
+    family = "pick_heat_then_place_in_recep"
+    indices = [i for i in range(400) if Household.tasks.get("train", i).metadata["family"] == family]
+    wins = [(await expert_play(index, {"careless_expert": 0.5}))[1] for index in indices]
+    assert 0.3 < sum(wins) / len(wins) < 0.7
+    again = [(await expert_play(index, {"careless_expert": 0.5}))[1] for index in indices[:10]]
+    assert again == wins[:10]
+
+
+async def expert_play(index: int, options: dict[str, object]) -> tuple[list[str], float]:
+    """What the expert says in a task, and the reward of its last turn."""
+    episode = await LiveEpisode.start(Household, "train", index, options=options)
+    while not episode.done and (action := episode.env.expert_action()) is not None:
+        await episode.step(action)
+    texts = [record.action.text for record in episode.records if record.action is not None]
+    return texts, episode.records[-1].result.reward
+
+
+async def test_a_repeated_task_begins_every_observation() -> None:
+    episode = await LiveEpisode.start(Household, "train", 0, options={"repeat_task": True})
+    task = episode.observation.text.splitlines()[-1]
+    assert task.startswith("Your task is to: ")
+    await episode.step(Action(text="look"))
+    assert episode.observation.text.splitlines()[0] == task
+    assert len(episode.observation.text.splitlines()) == 2
 
 
 async def test_speed() -> None:

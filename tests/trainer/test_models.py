@@ -29,6 +29,18 @@ def test_a_trained_tokenizer_is_shorter_than_bytes_and_no_larger_than_asked() ->
     assert len(ids) < len("go to fridge 1")
 
 
+def test_phrases_are_one_token_and_names_are_the_same_token_everywhere() -> None:
+    texts = ["You arrive at fridge 1. On the fridge 1, you see a mug 2.", "Your task is to: put a mug in fridge."] * 20
+    trained = make_tokenizer(texts, vocab_size=400)
+    pieces = trained.convert_ids_to_tokens(trained(texts[0], add_special_tokens=False)["input_ids"])
+    words = [
+        piece.replace("\u0120", " ") for piece in pieces
+    ]  # the byte-level alphabet writes a space as a G with a dot
+    assert words == ["You arrive at", " fridge", " 1", ". On the", " fridge", " 1", ", you see a", " mug", " 2", "."]
+    task = trained.convert_ids_to_tokens(trained(texts[1], add_special_tokens=False)["input_ids"])
+    assert {"\u0120mug", "\u0120fridge"} <= set(task)
+
+
 def test_special_tokens() -> None:
     known = tokenizer()
     for token in SPECIAL_TOKENS:

@@ -19,6 +19,7 @@ from turnwise_envs.episode import LiveEpisode
 from turnwise_envs.types import JsonObject
 from turnwise_trainer.errors import ImitationError
 from turnwise_trainer.models import load_model, make_tiny_model, make_tokenizer, save_model
+from turnwise_trainer.muon import Muon
 from turnwise_trainer.task_pool import Where, matches
 
 
@@ -29,7 +30,8 @@ class ImitationSettings:
     Attributes:
         demos: number of demonstrations, from the first tasks of ``split`` that match ``where``.
         noise: chance that a demonstrated action is a random admissible one instead of the expert's.
-        epochs, lr, batch: passes, AdamW's peak rate, demonstrations per optimizer step.
+        epochs, lr, batch: passes, AdamW's peak rate (Muon's is five times it), demonstrations per optimizer step. Steps teach
+            more than large batches do.
         observation_weight: weight of predicting what the environment says. It teaches a new model to copy names long
             before the few action tokens would.
         hidden, layers: size of a new model.
@@ -40,14 +42,16 @@ class ImitationSettings:
     where: Where = field(default_factory=dict)
     noise: float = 0.0
     epochs: int = 4
-    lr: float = 1e-3
-    batch: int = 16
+    lr: float = 2e-3
+    batch: int = 4
     observation_weight: float = 0.3
     hidden: int = 128
     layers: int = 3
     seed: int = 0
 
 
+#: Muon's rate for one of AdamW's: its steps are all equally long, AdamW's first ones are the longest.
+MUON_RATE = 5.0
 #: Episodes of random play whose texts a new tokenizer is trained on.
 _TOKENIZER_EPISODES = 200
 
@@ -90,6 +94,8 @@ async def demonstrate(
         episode = await LiveEpisode.start(env_class, settings.split, index, options=options)
         while not episode.done:
             action = episode.env.expert_action()
+            if action is None and episode.records:
+                break  # the expert believes that it is done
             if action is None:
                 raise ImitationError(f"environment {env_class.spec.id!r} has no expert to imitate")
             admissible = episode.observation.admissible_actions
@@ -168,7 +174,7 @@ def imitate(
     Returns the mean loss (nats an action token) of the last epoch. ``on_step(done, total, loss)`` is called after every
     optimizer step.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.01)
+    optimizers = _optimizers(model, settings.lr)
     per_epoch = -(-len(demonstrations) // settings.batch)
     total = settings.epochs * per_epoch
     rng = np.random.default_rng(settings.seed)
@@ -178,17 +184,28 @@ def imitate(
         for batch in _batches(demonstrations, settings.batch, rng):
             done = len(losses)
             rate = min(1.0, (done + 1) / 20, 1.05 - done / total)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * rate
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer, lr in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = lr * rate
+                optimizer.zero_grad(set_to_none=True)
             action_loss, other_loss = _losses(model, batch)
             (action_loss + settings.observation_weight * other_loss).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            for optimizer, _ in optimizers:
+                optimizer.step()
             losses.append(float(action_loss.detach()))
             if on_step is not None:
                 on_step(done + 1, total, losses[-1])
     return sum(losses[-per_epoch:]) / per_epoch
+
+
+def _optimizers(model: Any, lr: float) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Muon for the matrices of the layers, AdamW for embeddings, output head and vectors; each with its peak rate."""
+    ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
+    inner = [p for p in model.parameters() if p.ndim == 2 and id(p) not in ends]
+    others = [p for p in model.parameters() if p.ndim != 2 or id(p) in ends]
+    adamw = torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
+    return [(adamw, lr), (Muon(inner, MUON_RATE * lr), MUON_RATE * lr)]
 
 
 def _batches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
 )
 SPECIAL_TOKENS = ("<|end|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+
+#: A word with a number behind it.
+_NAME = re.compile(r"([^\W\d]+) \d")
 
 
 def load_model(path: str | Path, device: str | None = None) -> tuple[Any, Any]:
@@ -66,12 +70,25 @@ def _no_bars() -> None:
 
 
 def make_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> Any:
-    """A byte-level BPE tokenizer with a chat template, trained on ``texts``. It can encode any text."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """A byte-level BPE tokenizer with a chat template, trained on ``texts``. It can encode any text.
+
+    An environment says few sentences many times over. Their phrases ("You arrive at", ", you see a") become one token
+    each, which halves what a small policy has to read. Numbers, and words that stand before a number somewhere
+    ("fridge 1"), never melt into a phrase: a name is the same token wherever it stands, so that it can be copied.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
+    texts = list(texts)
+    names = sorted({name for text in texts for name in _NAME.findall(text)}, key=lambda name: (-len(name), name))
+    apart = [rf" ?\b(?:{'|'.join(map(re.escape, names))})\b"] if names else []
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex("|".join([*apart, r" ?\d+"])), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     bpe.decoder = decoders.ByteLevel()
     bpe.train_from_iterator(
         texts,

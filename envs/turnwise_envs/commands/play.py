@@ -92,7 +92,7 @@ def _answer(command: str, episode: LiveEpisode) -> str:
         return "this environment does not list its actions" if actions is None else "\n".join(actions)
     if command == ":hint":
         expert = episode.env.expert_action()
-        return "this environment has no expert" if expert is None else "\n".join(_words(expert))
+        return "the expert has no advice here" if expert is None else "\n".join(_words(expert))
     return SPECIAL
 
 

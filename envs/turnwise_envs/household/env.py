@@ -8,6 +8,7 @@ import re
 
 from turnwise_envs.environment import Environment
 from turnwise_envs.household import text
+from turnwise_envs.household.dice import Dice
 from turnwise_envs.household.expert import expert_command
 from turnwise_envs.household.plans import SPLIT_SIZES
 from turnwise_envs.household.rules import Command, commands, is_understood
@@ -41,7 +42,13 @@ SPEC = EnvSpec(
             },
             "repeat_task": {
                 "type": "boolean",
-                "description": "Append the task to the text of every observation: it is near where the policy acts.",
+                "description": "Begin the text of every observation with the task, so that it is near where the policy acts.",
+            },
+            "careless_expert": {
+                "type": "number",
+                "minimum": 0,
+                "maximum": 1,
+                "description": "Share of the tasks in which the expert forgets to clean, heat or cool.",
             },
         },
         "additionalProperties": False,
@@ -64,12 +71,18 @@ class Household(Environment):
     _commands: dict[str, Command]
     _show_admissible: bool
     _repeat_task: bool
+    _careless: bool
 
     async def reset(self, task: Task, seed: int, options: JsonObject) -> Observation:
         """Begin ``task``. Nothing is random after that, so ``seed`` makes no difference."""
         world = scene_of(task.split, task.index).world
-        shown = bool(options.get("show_admissible", False)), bool(options.get("repeat_task", False))
-        self._become(world, world.initial(), *shown)
+        self._become(
+            world,
+            world.initial(),
+            bool(options.get("show_admissible", False)),
+            bool(options.get("repeat_task", False)),
+            Dice("careless", task.id).chance(float(options.get("careless_expert", 0.0))),
+        )
         return self._observe(text.opening(world))
 
     async def step(self, action: Action) -> StepResult:
@@ -88,7 +101,7 @@ class Household(Environment):
         if action.tool_calls:
             said = f"{said} {text.NO_TOOLS}"
         if self._repeat_task:
-            said = f"{said}\n{text.task_line(self._world)}"
+            said = f"{text.task_line(self._world)}\n{said}"
         return StepResult(
             observation=self._observe(said),
             reward=1.0 if solved else 0.0,
@@ -109,23 +122,24 @@ class Household(Environment):
 
     def snapshot(self) -> bytes:
         world = self._world
-        return json.dumps(
-            [world.split, world.index, self._show_admissible, self._repeat_task, self._state], separators=(",", ":")
-        ).encode()
+        switches = self._show_admissible, self._repeat_task, self._careless
+        return json.dumps([world.split, world.index, *switches, self._state], separators=(",", ":")).encode()
 
     def restore(self, snapshot: bytes) -> None:
-        split, index, *shown, (where, *rest) = json.loads(snapshot)
-        self._become(scene_of(split, index).world, State(tuple(where), *rest), *shown)
+        split, index, *switches, (where, *rest) = json.loads(snapshot)
+        self._become(scene_of(split, index).world, State(tuple(where), *rest), *switches)
 
-    def expert_action(self) -> Action:
-        """What an agent would do that knows only what this episode has shown."""
-        return Action(text=expert_command(self._world, self._state))
+    def expert_action(self) -> Action | None:
+        """What an agent would do that knows only what this episode has shown; None when it believes to be done."""
+        command = expert_command(self._world, self._state, self._careless)
+        return None if command is None else Action(text=command)
 
-    def _become(self, world: World, state: State, show_admissible: bool, repeat_task: bool) -> None:
+    def _become(self, world: World, state: State, show_admissible: bool, repeat_task: bool, careless: bool) -> None:
         self._world, self._state = world, state
         self._commands = commands(world, state)
         self._show_admissible = show_admissible
         self._repeat_task = repeat_task
+        self._careless = careless
 
     def _observe(self, said: str) -> Observation:
         admissible = sorted(self._commands)

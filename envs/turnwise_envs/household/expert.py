@@ -4,6 +4,9 @@ It is a function of the state alone and may be asked in any state that play can 
 receptacles stand, the contents of those it has looked into (``state.seen``; nobody else moves things), what it
 holds, what it did. Before it looks anywhere it asks common sense: :data:`tables.LIKELY`, then what could hold the
 thing at all, then the rest.
+
+It can be made careless: a careless expert forgets to clean, heat or cool, puts the thing away as it is, and believes
+that it is done. Demonstrations that people give look like that, and a policy that imitates them has something to learn.
 """
 
 from __future__ import annotations
@@ -11,41 +14,44 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from turnwise_envs.household.rules import commands
-from turnwise_envs.household.tables import HOLDS, LIKELY
+from turnwise_envs.household.tables import HOLDS, LIKELY, Treatment
 from turnwise_envs.household.world import NOWHERE, State, World, goal_holds
 
 
-def expert_command(world: World, state: State) -> str:
-    """The next command towards the goal; ``look`` when it is reached."""
+def expert_command(world: World, state: State, careless: bool = False) -> str | None:
+    """The next command towards the goal; ``look`` when it is reached, None when a careless expert believes so."""
     if goal_holds(world, state):
         return "look"
     if state.held != NOWHERE and state.held not in world.targets:
         return _put_down(world, state)
     if world.goal.family.light:
         return _bring_to_light(world, state)
-    return _bring_home(world, state)
+    return _bring_home(world, state, None if careless else world.goal.family.treatment)
 
 
 def expert_turns(world: World, limit: int) -> int | None:
     """Turns the expert needs from the start, None if more than ``limit``."""
     state = world.initial()
     for turn in range(1, limit + 1):
-        state, _ = commands(world, state)[expert_command(world, state)].run(world, state)
+        command = expert_command(world, state)
+        assert command is not None  # only a careless expert stops early
+        state, _ = commands(world, state)[command].run(world, state)
         if goal_holds(world, state):
             return turn
     return None
 
 
-def _bring_home(world: World, state: State) -> str:
-    """Fetch a target, treat it if the goal says so, and put it where the others of the goal are."""
+def _bring_home(world: World, state: State, treatment: Treatment | None) -> str | None:
+    """Fetch a target, treat it if need be, and put it where the others of the goal are; None: all are there."""
     near = state.at if state.held != NOWHERE else NOWHERE
-    home = max(world.goal_receptacles, key=lambda r: (_known_targets(world, state, r), r == near, -r))
+    done = _treated(state, treatment)
+    home = max(world.goal_receptacles, key=lambda r: (_known_targets(world, state, r, done), r == near, -r))
     if state.held == NOWHERE:
-        done = _treated(world, state)
+        if _known_targets(world, state, home, done) >= world.goal.family.count:
+            return None
         loose = [o for o in world.targets if not (state.where[o] == home and done >> o & 1)]
-        return _fetch(world, state, loose, world.goal.obj)
-    treatment = world.goal.family.treatment
-    if treatment and not _treated(world, state) >> state.held & 1:
+        return _fetch(world, state, loose, world.goal.obj, done)
+    if treatment and not done >> state.held & 1:
         station = world.receptacle_types.index(treatment.station)
         name = f"{world.objects[state.held]} with {world.receptacles[station]}"
         return _at(world, state, station) or f"{treatment.verb} {name}"
@@ -55,7 +61,7 @@ def _bring_home(world: World, state: State) -> str:
 def _bring_to_light(world: World, state: State) -> str:
     """Fetch a target and switch the lamp on beside it."""
     if state.held == NOWHERE:
-        return _fetch(world, state, world.targets, world.goal.obj)
+        return _fetch(world, state, world.targets, world.goal.obj, done=~0)
     for lamp in world.lamps:
         if state.seen >> state.where[lamp] & 1:
             return _at(world, state, state.where[lamp]) or f"use {world.objects[lamp]}"
@@ -70,9 +76,8 @@ def _put_down(world: World, state: State) -> str:
     return _at_open(world, state, spot) or f"move {world.objects[state.held]} to {world.receptacles[spot]}"
 
 
-def _fetch(world: World, state: State, wanted: Iterable[int], kind: str) -> str:
-    """Take one of ``wanted`` whose place is known (treated and near ones first), or look for one."""
-    done = _treated(world, state)
+def _fetch(world: World, state: State, wanted: Iterable[int], kind: str, done: int) -> str:
+    """Take one of ``wanted`` whose place is known (those in the mask ``done`` and near ones first), or look for one."""
     known = [o for o in wanted if state.seen >> state.where[o] & 1]
     if not known:
         return _explore(world, state, kind)
@@ -105,15 +110,13 @@ def _at_open(world: World, state: State, r: int) -> str | None:
     return _at(world, state, r) or (f"open {world.receptacles[r]}" if world.is_shut(state, r) else None)
 
 
-def _treated(world: World, state: State) -> int:
-    """Mask of the objects in the state that the goal asks for; all of them when it asks for none."""
-    treatment = world.goal.family.treatment
+def _treated(state: State, treatment: Treatment | None) -> int:
+    """Mask of the objects in the state that ``treatment`` gives; all of them without one."""
     return getattr(state, treatment.sets) if treatment else ~0
 
 
-def _known_targets(world: World, state: State, r: int) -> int:
-    """How many finished targets are known to be in ``r``."""
+def _known_targets(world: World, state: State, r: int, done: int) -> int:
+    """How many targets of the mask ``done`` are known to be in ``r``."""
     if not state.seen >> r & 1:
         return 0
-    done = _treated(world, state)
     return sum(state.where[o] == r and done >> o & 1 for o in world.targets)

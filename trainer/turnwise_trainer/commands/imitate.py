@@ -23,8 +23,8 @@ def imitate(
         float, typer.Option(min=0, max=1, help="Chance of a random action instead of the expert's.")
     ] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the demonstrations.")] = 4,
-    lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of AdamW.")] = 1e-3,
-    batch: Annotated[int, typer.Option(min=1, help="Demonstrations per optimizer step.")] = 8,
+    lr: Annotated[float, typer.Option(min=0, help="Peak learning rate.")] = 2e-3,
+    batch: Annotated[int, typer.Option(min=1, help="Demonstrations per optimizer step.")] = 4,
     hidden: Annotated[int | None, typer.Option(min=8, help="Width of the tiny model; 128 if not given.")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers of the tiny model; 3 if not given.")] = None,
     where: Annotated[
