@@ -14,22 +14,10 @@ from fastapi import FastAPI
 sys.path.insert(0, str(Path(__file__).parent))  # the toys are also loaded by import path, in real servers
 
 import toy_environments as toys
+from live_server import TOKENS, bearer
 
 from turnwise_server.app import create_app
-from turnwise_server.auth import Token
 from turnwise_server.settings import Settings
-
-TOKENS = [
-    Token(name="ann", token="ann-token-0123456789", scopes=frozenset({"act"})),
-    Token(name="bob", token="bob-token-0123456789", scopes=frozenset({"act"})),
-    Token(name="coach", token="coach-token-0123456789", scopes=frozenset({"act", "trainer"})),
-    Token(name="root", token="root-token-0123456789", scopes=frozenset({"admin"})),
-    Token(name="graph", token="graph-token-0123456789", scopes=frozenset({"metrics"})),
-]
-
-
-def bearer(name: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {name}-token-0123456789"}
 
 
 class Api:

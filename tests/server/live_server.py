@@ -14,6 +14,18 @@ from turnwise_server.auth import Token
 from turnwise_server.running import configured, listen
 from turnwise_server.settings import Settings
 
+TOKENS = [
+    Token(name="ann", token="ann-token-0123456789", scopes=frozenset({"act"})),
+    Token(name="bob", token="bob-token-0123456789", scopes=frozenset({"act"})),
+    Token(name="coach", token="coach-token-0123456789", scopes=frozenset({"act", "trainer"})),
+    Token(name="root", token="root-token-0123456789", scopes=frozenset({"admin"})),
+    Token(name="graph", token="graph-token-0123456789", scopes=frozenset({"metrics"})),
+]
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {name}-token-0123456789"}
+
 
 class Quiet(uvicorn.Server):
     """Leaves signals to the test runner."""

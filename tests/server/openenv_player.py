@@ -5,9 +5,13 @@ so they are replaced here by things that do nothing; the client itself is the pa
 """
 
 import asyncio
+import contextlib
 import importlib.util
+import io
 import json
+import re
 import sys
+from pathlib import Path
 from unittest.mock import MagicMock
 
 HEAVY = ("fastmcp", "gradio", "huggingface_hub", "mcp", "openai", "requests", "yaml")
@@ -108,6 +112,16 @@ async def tools(url):
         await env.reset(seed=3)
         names = [tool.name for tool in await env.list_tools()]
         return [names, await env.call_tool("add", a=2, b=3), await env.call_tool("add", a=20, b=3)]
+
+
+def page(url):
+    """The program in docs/openenv.md."""
+    text = (Path(__file__).parents[2] / "docs" / "openenv.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(block.replace("http://127.0.0.1:8000", url), {"__name__": "__main__"})
+    return printed.getvalue()
 
 
 if __name__ == "__main__":

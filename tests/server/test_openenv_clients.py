@@ -17,6 +17,8 @@ import toy_environments as toys
 from live_server import live
 from test_openenv import Calculator
 
+from turnwise_envs.household import Household
+
 HERE = Path(__file__).parent
 PACKAGES = Path(sys.prefix) / "openenv"
 
@@ -95,3 +97,10 @@ async def test_capacity(play):
 async def test_tools(play):
     async with live([Calculator]) as (address, _):
         assert await play("tools", address) == [["add"], "5", "23"]
+
+
+async def test_the_program_in_the_manual(play):
+    async with live([Household]) as (address, _):
+        said = await play("page", address)
+    assert said.startswith("0.0 {")
+    assert "household/train/17" in said

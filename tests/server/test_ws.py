@@ -9,8 +9,7 @@ import time
 
 import pytest
 import toy_environments as toys
-from conftest import TOKENS, bearer
-from live_server import live
+from live_server import TOKENS, bearer, live
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
