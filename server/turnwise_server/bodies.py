@@ -5,6 +5,7 @@ FastAPI's own body handling is not used: it reads without a bound, lets lone sur
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -15,6 +16,12 @@ from turnwise_server.problems import validation_detail
 from turnwise_server.refusal import Refusal
 
 M = TypeVar("M", bound=BaseModel)
+
+#: Numbers, strings, lists and so on of one body. A long replay has some thousands; a million empty lists fit into a
+#: body as well, and would keep the event loop busy for seconds.
+MAX_VALUES = 50_000
+#: A string of JSON, also one that does not end (so that matching takes linear time whatever comes).
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
 async def read_bytes(request: Request, max_body: int) -> bytes:
@@ -38,10 +45,25 @@ async def read_bytes(request: Request, max_body: int) -> bytes:
 
 def parse(model: type[M], text: bytes | str) -> M:
     """JSON as ``model``; nesting is bounded by the parser (200 levels). Raises Refusal ``invalid-request``."""
+    check_values(text)
     try:
         return model.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise invalid(error) from None
+
+
+def check_values(text: bytes | str) -> None:
+    """Raises Refusal ``invalid-request`` for more than :data:`MAX_VALUES` values in a text of JSON."""
+    if len(text) < MAX_VALUES:
+        return
+    encoded = text.encode() if isinstance(text, str) else text
+    if _openings(encoded) > MAX_VALUES and _openings(_STRING.sub(b"", encoded)) > MAX_VALUES:
+        raise Refusal("invalid-request", f"body: more than {MAX_VALUES} values")
+
+
+def _openings(text: bytes) -> int:
+    """Each value but the first comes after one of these."""
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def validate(model: type[M], value: object) -> M:

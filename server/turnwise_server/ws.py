@@ -18,7 +18,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from turnwise_envs.wire import PROTOCOL_VERSION, Frame
-from turnwise_server.bodies import invalid
+from turnwise_server.bodies import check_values, invalid
 from turnwise_server.dispatch import Carrier, refused
 from turnwise_server.operations import Answer, Context
 from turnwise_server.refusal import Refusal
@@ -105,7 +105,10 @@ class Connection:
     def _frame(self, data: str | bytes) -> Frame:
         """Raises _Bad."""
         try:
+            check_values(data)
             frame = Frame.model_validate_json(data, strict=True)
+        except Refusal as refusal:
+            raise _Bad(_id_of(data), refusal) from None
         except ValidationError as error:
             raise _Bad(_id_of(data), invalid(error)) from None
         if len(data) > self._max_frame:

@@ -59,8 +59,8 @@ def aim(case, client: TestClient, number: int) -> None:
             body |= {"split": "train", "index": number % 20, "options": {}, "expect_hash": None}
     if isinstance(body, dict) and "turn" in body and number % 5:
         body["turn"] = 1
-    if isinstance(body, dict) and "requests" in body:
-        body["requests"] = [*list(body["requests"])[:5], {"method": "GET", "path": "/v1/envs"}]
+    if isinstance(body, dict) and isinstance(body.get("requests"), list):
+        body["requests"] = [*body["requests"][:5], {"method": "GET", "path": "/v1/envs"}]
 
 
 @pytest.fixture(scope="module")
