@@ -121,13 +121,14 @@ async def test_a_body_that_says_it_is_too_large_is_not_read(serve, refusal):
 
 async def test_a_body_of_a_million_little_values_is_refused_quickly(api, refusal):
     json = {"content-type": "application/json"}
-    for value in (b"[" + b",".join([b"[]"] * 60_000) + b"]", b'"\\"' * 60_000 + b"," * 60_000):
-        body = b'{"env": "guess", "options": {"note": ' + value + b"}}"
-        began = time.perf_counter()
+    for little in (b"[]", rb'"\""'):
+        note = b"[" + b",".join([little] * 60_000) + b"]"
+        body = b'{"env": "guess", "options": {"note": ' + note + b"}}"
+        began = time.process_time()
         assert "50000 values" in refusal(
             await api.http.post("/v1/sessions", content=body, headers=json), "invalid-request"
         )
-        assert time.perf_counter() - began < 2
+        assert time.process_time() - began < 2
     long = {"note": ',[{"' * 60_000}  # the same signs in a string are only text
     assert (await api.create(options=long)).status_code == 201
 
