@@ -33,7 +33,7 @@ from turnwise_server.store import SessionStore
 from turnwise_server.workers.host import WorkerHost, in_workers
 from turnwise_server.workers.pool import WorkerPool
 
-#: Threads for blocking environments. They mostly wait (databases, tools), so there are more than cores.
+#: Threads for what async environments send off the loop. It mostly waits (files, names), so there are more than cores.
 THREADS = 64
 REQUESTS = (BatchRequest, CreateRequest, StepRequest, FinishRequest, ForkRequest)
 

@@ -2,7 +2,8 @@
 
 A session asks an :class:`EpisodeHost` for its :class:`Episode` and drives that. :class:`LocalHost` keeps episodes in
 this process; another host may keep them elsewhere, as long as its episodes behave the same. Whatever a host is asked
-to do runs under the wall-clock limit of :func:`turnwise_server.replay.within`, which cancels it when time is up.
+to do runs under the wall-clock limit of :func:`turnwise_server.replay.within`, which cancels it when time is up, unless
+the host keeps the time itself (:meth:`EpisodeHost.keeps_time`).
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def test_a_stopped_server_leaves_no_process(serving):
     wait_for_the_end_of(pids, 0.5)
 
 
-@pytest.mark.parametrize("how", ["idle", "hang", "spin"])
+@pytest.mark.parametrize("how", ["idle", "hang", "spin", "clutch"])
 def test_a_killed_server_leaves_no_process(serving, how):
     """Not even one that is busy with something that never ends."""
     process, url, pids = serving

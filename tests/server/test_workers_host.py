@@ -233,7 +233,7 @@ async def test_a_crash_is_the_fault_of_the_call_that_ran(word):
         assert (await again.step(say("a"))).reward == 0.5
 
 
-@pytest.mark.parametrize("word", ["hang", "spin"])
+@pytest.mark.parametrize("word", ["hang", "spin", "clutch"])
 async def test_a_hang_is_killed_when_its_own_time_is_up(word):
     """The time of a call begins when it runs: the second of two slow ones is within the limit, though it waited."""
     async with hosting(limit=1.5) as host:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -85,6 +86,8 @@ class Rough(SyncEnvironment):
             case "spin":
                 while True:
                     pass
+            case "clutch":  # in C, without letting any other thread run
+                ctypes.PyDLL(None).sleep(3600)
             case "grandchild":  # one that would survive its parent and keeps what it inherited
                 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], close_fds=False)
             case "environ":

@@ -25,6 +25,7 @@ from turnwise_server.workers.messages import (
     Answer,
     Close,
     Fault,
+    FaultType,
     Finish,
     GetReference,
     Hello,
@@ -166,23 +167,19 @@ async def _reply(episodes: Episodes, payload: bytes) -> bytes:
 def _fault(error: BaseException) -> Fault:
     match error:
         case UnknownTask():
-            what = Fault(type="unknown-task", kind="UnknownTask", text=str(error), trace="")
+            return _told("unknown-task", error, error)
         case InvalidOptions():
-            what = Fault(type="invalid-options", kind="InvalidOptions", text=str(error), trace="")
-        case EnvironmentFault() | FrameTooLarge():
-            what = _environment(error, error.__cause__ or error)
+            return _told("invalid-options", error, error)
+        case EnvironmentFault():
+            return _told("environment", error, error.__cause__ or error)
         case _:
-            what = _environment(error, error)
-    return what
+            return _told("unexpected", error, error)
 
 
-def _environment(error: BaseException, cause: BaseException) -> Fault:
-    trace = "".join(traceback.format_exception(cause))[-MAX_TRACE:]
-    return Fault(type="environment", kind=type(cause).__name__, text=_text(error), trace=_clean(trace))
-
-
-def _text(error: BaseException) -> str:
-    return _clean(str(error)[:MAX_TRACE])
+def _told(kind: FaultType, error: BaseException, cause: BaseException) -> Fault:
+    text = _clean(str(error)[:MAX_TRACE])
+    trace = _clean("".join(traceback.format_exception(cause))[-MAX_TRACE:])
+    return Fault(type=kind, kind=type(cause).__name__, text=text, trace=trace)
 
 
 def _clean(text: str) -> str:

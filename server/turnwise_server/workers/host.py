@@ -208,6 +208,7 @@ def _raised(what: str, fault: Fault | None) -> Exception:
         return UnknownTask(fault.text)
     if fault.type == "invalid-options":
         return InvalidOptions(fault.text)
-    error = EnvironmentFault(f"{what}: {fault.text}" if fault.text else what)
+    unexpected = fault.type == "unexpected"
+    error = EnvironmentFault(f"{what} failed: {fault.kind}: {fault.text}" if unexpected else fault.text)
     error.__cause__ = remote_error(fault.kind, fault.text, fault.trace)
     return error

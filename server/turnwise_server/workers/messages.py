@@ -121,10 +121,13 @@ Answer = Nothing | Started | Stepped | Taken | TaskPage | Reference
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="op")])
 
 
-class Fault(Message):
-    """Why there is no answer. ``kind`` is the name of the exception's class."""
+FaultType = Literal["unknown-task", "invalid-options", "environment", "unexpected"]
 
-    type: Literal["unknown-task", "invalid-options", "environment"]
+
+class Fault(Message):
+    """Why there is no answer. ``kind`` is the name of the exception's class; only ``unexpected`` lacks the context."""
+
+    type: FaultType
     kind: str
     text: str
     trace: str
