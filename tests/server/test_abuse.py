@@ -13,6 +13,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -235,3 +236,25 @@ def test_the_server_is_where_it_was(server):
     assert third - second < GROWTH
     assert last_files <= first_files
     assert httpx.get(f"{server.url}/v1/sessions").status_code == 200
+
+
+def test_a_signal_lets_a_step_finish(tmp_path):
+    server = Server(tmp_path / "journal", "toy_environments:Slow")
+    server.start()
+    with (
+        httpx.Client(base_url=server.url, timeout=20) as http,
+        httpx.Client(base_url=server.url, timeout=20) as watch,
+        ThreadPoolExecutor() as threads,
+    ):
+        watch.get("/metrics")
+        sid = http.post("/v1/sessions", json={"env": "slow"}).json()["session_id"]
+        body = {"turn": 0, "action": {"text": "x"}}
+        step = threads.submit(lambda: http.post(f"/v1/sessions/{sid}/step", json=body))
+        while "turnwise_operations_in_flight 1.0" not in watch.get("/metrics").text:
+            assert not step.done(), "it was over before anybody saw it"
+        assert server.stop() == 0
+        assert step.result().status_code == 200
+    server.start()
+    history = httpx.get(f"{server.url}/v1/sessions/{sid}/history").json()
+    assert [step["turn"] for step in history["steps"]] == [1]
+    assert server.stop() == 0
