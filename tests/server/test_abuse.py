@@ -43,9 +43,12 @@ def server(tmp_path_factory) -> Iterator[Server]:
         TURNWISE_CLIENT_TIMEOUT=str(PATIENCE),
         TURNWISE_MAX_BODY=str(256 * 1024),
     )
-    server.start()
-    yield server
-    assert server.stop() == 0
+    try:
+        server.start()
+        yield server
+        assert server.stop() == 0
+    finally:
+        server.kill()
 
 
 def memory(server: Server) -> int:
@@ -238,8 +241,15 @@ def test_the_server_is_where_it_was(server):
     assert httpx.get(f"{server.url}/v1/sessions").status_code == 200
 
 
-def test_a_signal_lets_a_step_finish(tmp_path):
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_a_signal_lets_a_step_finish(tmp_path, stack):
     server = Server(tmp_path / "journal", "toy_environments:Slow")
+    stack.callback(server.kill)
     server.start()
     with (
         httpx.Client(base_url=server.url, timeout=20) as http,
