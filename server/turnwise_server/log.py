@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
 
 from turnwise_envs.canonical import canonical
 from turnwise_envs.episode import Record
@@ -16,8 +19,7 @@ from turnwise_server.hosts import Beginning
 from turnwise_server.refusal import Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """What a client wants to happen at ``turn``: an action, or (``action`` is None) a finish for ``reason``.
 
     ``canonical`` decides whether two intents are the same; ``json`` is the action as it was sent, which need not be
@@ -59,8 +61,7 @@ class Intent:
         return canonical(Action.model_validate_json(entry.action)) == self.canonical
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One acknowledged turn. ``action`` is an Action in JSON, None for a finish; ``result`` a StepResult in JSON."""
 
     action: bytes | None
@@ -71,7 +72,7 @@ class Entry:
     @classmethod
     def of(cls, record: Record, action: bytes | None) -> Entry:
         result = record.result
-        return cls(action, result.model_dump_json().encode(), record.log_hash, result.done)
+        return cls(action, _RESULT.dump_json(result), record.log_hash, result.terminated or result.truncated)
 
     @property
     def reason(self) -> str:
@@ -133,6 +134,9 @@ def history(session_id: str, initial: bytes, entries: Sequence[Entry]) -> bytes:
 
 def action_json(action: Action) -> bytes:
     return action.model_dump_json().encode()
+
+
+_RESULT = TypeAdapter(StepResult)
 
 
 def _size(entry: Entry) -> int:

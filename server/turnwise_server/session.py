@@ -20,14 +20,18 @@ from typing import Any
 
 from turnwise_envs.environment import Environment
 from turnwise_envs.errors import EnvironmentFault
-from turnwise_envs.types import Observation, StepResult, Task
+from turnwise_envs.types import Task
 from turnwise_envs.wire import SessionSummary, SessionView, Status, StepView
+from turnwise_server.branches import Branch, branch_off
+from turnwise_server.faults import env_failed, lost
+from turnwise_server.flight import Flight
 from turnwise_server.hosts import EnvironmentGone, EnvironmentLost, Episode, EpisodeHost
 from turnwise_server.ledger import Failure, Ledger, Snapshot
 from turnwise_server.log import Entry, Intent, Log, answer, history
 from turnwise_server.metrics import Metrics
 from turnwise_server.refusal import Refusal
 from turnwise_server.replay import Diverged, close_quietly, moving, rebuild, take, within
+from turnwise_server.views import session_view
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +40,8 @@ logger = logging.getLogger(__name__)
 class Home:
     """What all sessions of a server share.
 
-    ``limit`` bounds every call into an environment, in seconds, ``max_history`` a log in bytes. ``on_end`` hears the id when a session, live at first,
-    is done or failed; ``in_background`` runs what nobody waits for.
+    ``limit`` bounds every call into an environment, in seconds, ``max_history`` a log in bytes. ``on_end`` hears the
+    id when a session, live at first, is done or failed; ``in_background`` runs what nobody waits for.
     """
 
     host: EpisodeHost
@@ -48,42 +52,6 @@ class Home:
     metrics: Metrics
     on_end: Callable[[str], None]
     in_background: Callable[[Coroutine[Any, Any, None]], None]
-
-
-class Flight:
-    """A turn being taken: its task, and a future for each request that waits for it."""
-
-    __slots__ = ("intent", "task", "waiting")
-
-    def __init__(self, intent: Intent) -> None:
-        self.intent = intent
-        self.task: asyncio.Task[None]
-        self.waiting: list[asyncio.Future[bytes]] = []
-
-    def join(self) -> asyncio.Future[bytes]:
-        """The answer, for one request: if that is cancelled, the turn and the others go on."""
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.waiting.append(future)
-        return future
-
-    def land(self, answer: bytes) -> None:
-        for future in self.waiting:
-            if not future.done():
-                future.set_result(answer)
-
-    def crash(self, error: BaseException) -> None:
-        for future in self.waiting:
-            if not future.done():
-                future.set_exception(error)
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """A child in the making. ``episode`` is None if it is done; ``state`` a snapshot, if it could not live without."""
-
-    log: Log
-    episode: Episode | None
-    state: bytes | None = None
 
 
 class Session:
@@ -207,7 +175,7 @@ class Session:
         if successor is not None:
             return await (await successor()).fork(at_turn, count)
         self.touch()
-        return await self._branches(log, snapshot, count)
+        return await branch_off(self.id, self._home.host, self.env_class, log, snapshot, count, self._limit)
 
     async def rest(self, successor: Callable[[], Awaitable[Session]]) -> bool:
         """Leave memory: keep a snapshot, close the environment, and send whoever still comes here to ``successor``.
@@ -232,9 +200,13 @@ class Session:
     async def close(self) -> None:
         """The session is gone: a step in flight is given up, and whoever still waits for a turn is refused."""
         self._gone = True
-        if self._in_flight is not None:
-            self._in_flight.task.cancel()
-            await asyncio.wait({self._in_flight.task}, timeout=self._home.limit)
+        flight = self._in_flight
+        if flight is not None:
+            flight.task.cancel()
+            await asyncio.wait({flight.task}, timeout=self._home.limit)
+            self._in_flight = None
+            turn = flight.intent.turn
+            flight.crash(Refusal("session-deleted", f"session {self.id} was deleted during turn {turn}"))
         await self.release()
 
     async def settle(self) -> None:
@@ -249,12 +221,13 @@ class Session:
             await close_quietly(episode, self._limit)
 
     def view(self) -> SessionView:
-        return self._view(self._log, self.status)
+        return session_view(self.id, self.env_class, self._log, self.status)
 
     def history(self) -> bytes:
         """A HistoryView in JSON."""
         log = self._log
-        initial = self._view(Log(log.env, log.env_version, log.begin), "failed" if self._failed_at(0) else "live")
+        status: Status = "failed" if self._failure and not log.entries else "live"
+        initial = session_view(self.id, self.env_class, Log(log.env, log.env_version, log.begin), status)
         return history(self.id, initial.model_dump_json().encode(), log.entries)
 
     def summary(self) -> SessionSummary:
@@ -274,9 +247,6 @@ class Session:
                 return answer(self.id, intent.turn, entry)
             raise Refusal("turn-conflict", f"turn {intent.turn} of {self.id} was taken with something else")
         return None
-
-    def _failed_at(self, length: int) -> bool:
-        return self._failure is not None and len(self._log.entries) == length
 
     def _check_open(self) -> None:
         self._check_kept()
@@ -316,12 +286,7 @@ class Session:
     async def _fly(self, flight: Flight) -> None:
         try:
             answer = await self._carry_out(flight.intent)
-        except asyncio.CancelledError:
-            self._in_flight = None
-            turn = flight.intent.turn
-            flight.crash(Refusal("session-deleted", f"session {self.id} was deleted during turn {turn}"))
-            raise
-        except BaseException as error:
+        except Exception as error:
             self._in_flight = None
             self.touch()
             flight.crash(error)  # whoever still waits gets it; nobody has to
@@ -455,25 +420,6 @@ class Session:
             )
         return snapshot
 
-    async def _branches(self, log: Log, snapshot: Snapshot | None, count: int) -> list[Branch]:
-        host, limit, spec = self._home.host, self._limit, self.env_class.spec
-
-        def branch() -> Awaitable[Episode]:
-            return rebuild(host, self.env_class, log, limit, snapshot)
-
-        outcomes = await asyncio.gather(*(moving(branch, losses=1) for _ in range(count)), return_exceptions=True)
-        faults = [one for one in outcomes if isinstance(one, BaseException)]
-        episodes = [one for one in outcomes if not isinstance(one, BaseException)]
-        if not faults:
-            state = snapshot.state if snapshot is not None and not spec.deterministic else None
-            return [Branch(log.until(log.turn), episode, state) for episode in episodes]
-        await asyncio.gather(*(close_quietly(one, limit) for one in episodes))
-        if isinstance(faults[0], Diverged):
-            raise Refusal("not-forkable", str(faults[0])) from faults[0]
-        if isinstance(faults[0], EnvironmentFault):
-            raise env_failed(f"fork of {self.id} at turn {log.turn}", faults[0]) from faults[0]
-        raise faults[0]
-
     async def _state(self, episode: Episode) -> bytes:
         return await within(self._limit, f"snapshot of {self.task.id}", self._home.host.snapshot(episode))
 
@@ -490,36 +436,3 @@ class Session:
         self._home.on_end(self.id)
         with suppress(Refusal):  # on a full disk: after a restart it may be tried again
             await self._ledger.fail(failure)
-
-    def _view(self, log: Log, status: Status) -> SessionView:
-        begin, spec = log.begin, self.env_class.spec
-        return SessionView(
-            session_id=self.id,
-            env=log.env,
-            env_version=log.env_version,
-            seed=begin.seed,
-            options=begin.options,
-            turn=log.turn,
-            task=begin.task,
-            tools=spec.tools,
-            max_turns=int(begin.options.get("max_turns", spec.max_turns)),
-            observation=_observation(log),
-            status=status,
-            log_hash=log.log_hash,
-        )
-
-
-def lost(session_id: str, turn: int) -> Refusal:
-    return Refusal(
-        "session-lost", f"the state of {session_id} at turn {turn} cannot be rebuilt; its history is readable"
-    )
-
-
-def env_failed(what: str, fault: EnvironmentFault) -> Refusal:
-    """The refusal for a fault. Its text stays in the server's log: an exception may well quote a gold answer."""
-    kind = type(fault.__cause__ or fault).__name__
-    return Refusal("env-failed", f"{what}: the environment failed ({kind}); the server's log says more")
-
-
-def _observation(log: Log) -> Observation:
-    return StepResult.model_validate_json(log.entries[-1].result).observation if log.entries else log.begin.initial

@@ -15,28 +15,27 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from turnwise_envs.canonical import canonical
 from turnwise_envs.environment import Environment
-from turnwise_envs.errors import EnvironmentFault, EpisodeDone, InvalidOptions, UnknownTask
 from turnwise_envs.types import Noun
 from turnwise_envs.wire import CreateRequest, ForkRequest, SessionPage, Status
 from turnwise_server.auth import ANONYMOUS, Caller
-from turnwise_server.hosts import Beginning, Episode, EpisodeHost, LocalHost
+from turnwise_server.branches import Branch, open_branch
+from turnwise_server.hosts import EpisodeHost, LocalHost
 from turnwise_server.journal.journal import Birth, Journal, NewKey
 from turnwise_server.journal.reader import Gone as GoneRow
+from turnwise_server.keys import KeyName, Keys
 from turnwise_server.ledger import Ledger, NoLedger
-from turnwise_server.log import Entry as LogEntry
-from turnwise_server.log import Log
 from turnwise_server.logs import about
 from turnwise_server.metrics import Metrics
 from turnwise_server.refusal import Refusal
-from turnwise_server.replay import close_quietly, moving, open_episode
-from turnwise_server.session import Branch, Home, Session, env_failed
+from turnwise_server.replay import close_quietly
+from turnwise_server.session import Home, Session
 from turnwise_server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -50,8 +49,6 @@ RETRY_AFTER = 5.0
 RESTING = 32
 
 Gone = Literal["session-deleted", "session-expired"]
-#: Whose key it is, what it is for ("create" or the id of a forked session), and the key.
-KeyName = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +56,6 @@ class Tombstone:
     owner: str
     gone: Gone
     keys: list[KeyName]
-
-
-@dataclass(frozen=True, slots=True)
-class Keyed:
-    """What was asked under an idempotency key, and the task that makes its sessions (ids, in order; were they new)."""
-
-    fingerprint: bytes
-    task: asyncio.Task[tuple[list[str], bool]]
 
 
 @dataclass(slots=True)
@@ -109,7 +98,7 @@ class SessionStore:
         )
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._tombstones: OrderedDict[str, Tombstone] = OrderedDict()
-        self._keyed: dict[KeyName, Keyed] = {}
+        self._keys = Keys(journal)
         self._loading: dict[str, asyncio.Task[Entry | None]] = {}
         self._live: set[str] = set()
         self._ended: OrderedDict[str, None] = OrderedDict()  # done or failed, in that order
@@ -133,13 +122,16 @@ class SessionStore:
         """
         fingerprint = _fingerprint(request)
         env_class = self.env_class(request.env)
+        limit = None if self.host.keeps_time(env_class) else self._settings.step_timeout
 
         async def make() -> list[Branch]:
-            return [await self._replayed(env_class, request)]
+            return [await open_branch(self.host, env_class, request, self.journal is not None, limit)]
 
         name = None if request.key is None else (caller.name, "create", request.key)
-        sessions, fresh = await self._once(name, fingerprint, caller, env_class, 1, make)
-        return sessions[0], fresh
+        ids, fresh = await self._keys.once(
+            name, fingerprint, lambda: self._made(name, fingerprint, caller.name, env_class, 1, make)
+        )
+        return await self.get(caller, ids[0]), fresh
 
     async def fork(self, caller: Caller, parent: Session, request: ForkRequest) -> tuple[list[Session], bool]:
         """The sessions branched off ``parent``, and whether they are new (the key was not seen before).
@@ -153,9 +145,14 @@ class SessionStore:
             return parent.fork(request.at_turn, request.count)
 
         name = (caller.name, parent.id, request.key)
-        sessions, fresh = await self._once(name, _fingerprint(request), caller, parent.env_class, request.count, make)
-        self._metrics.forks[parent.env] += len(sessions) if fresh else 0
-        return sessions, fresh
+        fingerprint = _fingerprint(request)
+        ids, fresh = await self._keys.once(
+            name,
+            fingerprint,
+            lambda: self._made(name, fingerprint, caller.name, parent.env_class, request.count, make),
+        )
+        self._metrics.forks[parent.env] += len(ids) if fresh else 0
+        return [await self.get(caller, session_id) for session_id in ids], fresh
 
     async def get(self, caller: Caller, session_id: str) -> Session:
         """A session, from memory or from the journal.
@@ -194,7 +191,7 @@ class SessionStore:
         if entry is not None:
             if self.journal is not None:
                 await self.journal.give_up(entry.ledger, "session-deleted")
-            self._bury(session_id, "session-deleted")
+            self._bury(entry, "session-deleted")
 
     async def page(self, caller: Caller, status: Status | None, offset: int, limit: int) -> SessionPage:
         """The sessions that ``caller`` may use, oldest first."""
@@ -242,9 +239,7 @@ class SessionStore:
 
     async def close(self) -> None:
         """Free all environments. What is in the journal stays there."""
-        makers = [keyed.task for keyed in self._keyed.values() if not keyed.task.done()]
-        for maker in makers:
-            maker.cancel()
+        makers = self._keys.cancel()
         for entry in self._entries.values():
             self._in_background(entry.session.close())
         self._entries.clear()
@@ -254,30 +249,7 @@ class SessionStore:
         if self.journal is not None:
             await self.journal.close()
 
-    async def _once(
-        self,
-        name: KeyName | None,
-        fingerprint: bytes,
-        caller: Caller,
-        env_class: type[Environment],
-        count: int,
-        make: Callable[[], Coroutine[Any, Any, list[Branch]]],
-    ) -> tuple[list[Session], bool]:
-        """Make ``count`` sessions, or find those that were made, or are being made, under the same key."""
-        keyed = None if name is None else self._keyed.get(name)
-        first = keyed is None
-        if keyed is None:
-            made = self._found_or_made(name, fingerprint, caller.name, env_class, count, make)
-            keyed = Keyed(fingerprint, asyncio.create_task(made))
-            keyed.task.add_done_callback(lambda task: self._made(name, task))
-            if name is not None:
-                self._keyed[name] = keyed
-        elif keyed.fingerprint != fingerprint:
-            raise _used_key()
-        ids, fresh = await asyncio.shield(keyed.task)
-        return [await self.get(caller, session_id) for session_id in ids], fresh and first
-
-    async def _found_or_made(
+    async def _made(
         self,
         name: KeyName | None,
         fingerprint: bytes,
@@ -285,18 +257,13 @@ class SessionStore:
         env_class: type[Environment],
         count: int,
         make: Callable[[], Coroutine[Any, Any, list[Branch]]],
-    ) -> tuple[list[str], bool]:
-        if name is not None and self.journal is not None:
-            known = await self.journal.find_key(*name)
-            if known is not None:
-                if known.fingerprint != fingerprint:
-                    raise _used_key()
-                return known.sessions, False
+    ) -> list[str]:
+        """Make ``count`` sessions, all or none; their ids."""
         await self._reserve(count)
         try:
             branches = await make()
             try:
-                return await self._admit(name, fingerprint, owner, env_class, branches), True
+                return await self._admit(name, fingerprint, owner, env_class, branches)
             except BaseException:
                 for branch in branches:
                     if branch.episode is not None:
@@ -304,12 +271,6 @@ class SessionStore:
                 raise
         finally:
             self._opening -= count
-
-    def _made(self, name: KeyName | None, task: asyncio.Task[Any]) -> None:
-        """Without sessions the key is free again, so that a retry tries again; and the journal knows its keys."""
-        failed = task.cancelled() or task.exception() is not None
-        if name is not None and (failed or self.journal is not None):
-            self._keyed.pop(name, None)
 
     async def _admit(
         self,
@@ -359,6 +320,8 @@ class SessionStore:
         if isinstance(found, GoneRow):
             self._remember(session_id, Tombstone(found.owner, cast(Gone, found.why), []))
             return None
+        if session_id in self._tombstones:
+            return None  # it went while it was being read
         stored, ledger = found
         env_class = self.envs.get(stored.log.env)
         if env_class is None:
@@ -394,7 +357,7 @@ class SessionStore:
         while len(self._ended) > self._settings.max_sessions:
             oldest, _ = self._ended.popitem(last=False)
             if self.journal is None:
-                self._bury(oldest, "session-expired")
+                self._bury(self._entries[oldest], "session-expired")
             else:
                 self._in_background(self._put_to_rest([self._entries[oldest].session]))
 
@@ -465,45 +428,6 @@ class SessionStore:
         self._ended.pop(session.id, None)
         return True
 
-    async def _replayed(self, env_class: type[Environment], request: CreateRequest) -> Branch:
-        limit = None if self.host.keeps_time(env_class) else self._settings.step_timeout
-        where = f"{request.env}/{request.split}/{request.index}"
-
-        def opened() -> Awaitable[tuple[Episode, list[LogEntry]]]:
-            return open_episode(
-                self.host,
-                env_class,
-                request.split,
-                request.index,
-                request.seed,
-                request.options,
-                request.actions,
-                limit,
-            )
-
-        try:
-            # Actions that may have effects are not taken a second time.
-            repeatable = env_class.spec.deterministic or not request.actions
-            episode, entries = await (moving(opened, losses=1) if repeatable else opened())
-        except UnknownTask as error:
-            raise Refusal("unknown-task", str(error)) from error
-        except InvalidOptions as error:
-            raise Refusal("invalid-request", str(error)) from error
-        except EpisodeDone as error:
-            raise Refusal("replay-mismatch", f"{error}, before the last of {len(request.actions)} actions") from error
-        except EnvironmentFault as error:
-            logger.warning("opening %s: %s", where, error, exc_info=error)
-            raise env_failed(f"opening {where}", error) from error
-        if request.expect_hash is not None and request.expect_hash != episode.log_hash:
-            await close_quietly(episode, limit)
-            raise Refusal("replay-mismatch", f"the replay ended at {episode.log_hash}, not {request.expect_hash}")
-        begin = Beginning(episode.task, episode.seed, episode.options, episode.initial, episode.initial_hash)
-        spec = env_class.spec
-        state = None
-        if self.journal is not None and spec.snapshot and not spec.deterministic and not episode.done:
-            state = await self.host.snapshot(episode)  # there is no other way back to the beginning
-        return Branch(Log(spec.id, spec.version, begin, entries), episode, state)
-
     def _idle_for(self, session: Session) -> float:
         return 0.0 if session.busy else self._clock() - session.last_used
 
@@ -515,25 +439,26 @@ class SessionStore:
         return idle or (not session.busy and self._clock() - entry.born > self._settings.lifetime)
 
     def _expire(self, session_id: str) -> None:
+        entry = self._entries[session_id]
         if self.journal is not None:
-            self.journal.give_up(self._entries[session_id].ledger, "session-expired")
-        self._bury(session_id, "session-expired")
+            self.journal.give_up(entry.ledger, "session-expired")
+        self._bury(entry, "session-expired")
 
-    def _bury(self, session_id: str, gone: Gone) -> None:
-        entry = self._entries.pop(session_id, None)
-        if entry is None:
-            return
-        self._live.discard(session_id)
-        self._ended.pop(session_id, None)
+    def _bury(self, entry: Entry, gone: Gone) -> None:
+        """The session of ``entry`` is gone, whichever object serves it by now."""
+        session_id = entry.session.id
         self._remember(session_id, Tombstone(entry.session.owner, gone, entry.keys))
-        self._in_background(entry.session.close())
+        serving = self._entries.pop(session_id, None)
+        if serving is not None:
+            self._live.discard(session_id)
+            self._ended.pop(session_id, None)
+            self._in_background(serving.session.close())
 
     def _remember(self, session_id: str, tombstone: Tombstone) -> None:
         self._tombstones[session_id] = tombstone
         while len(self._tombstones) > TOMBSTONES:
             _, forgotten = self._tombstones.popitem(last=False)
-            for name in forgotten.keys:
-                self._keyed.pop(name, None)
+            self._keys.forget(forgotten.keys)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -547,7 +472,3 @@ def _fingerprint(request: Noun) -> bytes:
         return hashlib.sha256(canonical(request)).digest()
     except ValueError as error:
         raise Refusal("invalid-request", str(error)) from error
-
-
-def _used_key() -> Refusal:
-    return Refusal("invalid-request", "key: it was used before, for another request")

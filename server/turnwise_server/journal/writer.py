@@ -47,7 +47,7 @@ LONG_LOG = 32_768
 RETRY_AFTER = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Job:
     """``work`` is done in a transaction of its own; otherwise ``rows`` are written, together with other jobs'."""
 
