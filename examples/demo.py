@@ -41,8 +41,8 @@ ENV = "household"
 SPLIT = "valid_unseen"
 EPISODES = 200
 EVAL_TURNS = 30
-#: The demonstrator forgets to clean, heat or cool in half of the tasks, and one action in twenty is random.
-DEMOS, EPOCHS, CARELESS, NOISE = 4000, 2, 0.5, 0.05
+#: The demonstrator forgets to clean, heat or cool in half of the tasks, and one action in twelve is a slip.
+DEMOS, EPOCHS, CARELESS, NOISE = 4000, 2, 0.5, 0.08
 CONTROL_STEPS = 12
 
 console = Console()
@@ -144,7 +144,7 @@ async def starting_policy(config: TrainConfig, out: Path) -> None:
     loss = await make_policy(load(ENV), chosen, out, options=options, on_step=track_steps("imitating"))
     console.print(
         f"{chosen.demos} demonstrations, of which {CARELESS:.0%} forget to clean, heat or cool; "
-        f"{chosen.noise:.0%} of the actions are random; loss {loss:.3f}"
+        f"{chosen.noise:.0%} of the actions are slips; loss {loss:.3f}"
     )
 
 

@@ -29,7 +29,9 @@ class ImitationSettings:
 
     Attributes:
         demos: number of demonstrations, from the first tasks of ``split`` that match ``where``.
-        noise: chance that a demonstrated action is a random admissible one instead of the expert's.
+        noise: chance that a demonstrated action is a slip instead of the expert's: half of them random admissible
+            actions, half of them something that the expert said in an earlier demonstration, which mostly fails here (so
+            that the policy sees how one goes on after that).
         epochs, lr, batch: passes, AdamW's peak rate (Muon's is five times it), demonstrations per optimizer step. Steps teach
             more than large batches do.
         observation_weight: weight of predicting what the environment says. It teaches a new model to copy names long
@@ -89,6 +91,7 @@ async def demonstrate(
 ) -> list[LiveEpisode]:
     """Play the tasks with the expert. Raises ImitationError if the environment has none."""
     episodes = []
+    said: list[Action] = []  # by the expert, so far
     for index in _task_indices(env_class, settings):
         rng = random.Random(f"{settings.seed}/{index}")
         episode = await LiveEpisode.start(env_class, settings.split, index, options=options)
@@ -98,9 +101,11 @@ async def demonstrate(
                 break  # the expert believes that it is done
             if action is None:
                 raise ImitationError(f"environment {env_class.spec.id!r} has no expert to imitate")
-            admissible = episode.observation.admissible_actions
-            if settings.noise and admissible and rng.random() < settings.noise:
-                action = Action(text=rng.choice(admissible))
+            said.append(action)
+            if settings.noise and rng.random() < settings.noise:
+                admissible = episode.observation.admissible_actions
+                stray = not admissible or rng.random() < 0.5
+                action = rng.choice(said) if stray else Action(text=rng.choice(admissible or []))
             await episode.step(action)
         await episode.close()
         episodes.append(episode)
