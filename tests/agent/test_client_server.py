@@ -3,11 +3,12 @@
 import asyncio
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 from remote_world import Ledger, served
 
-from turnwise_agent.client import SyncClient, TurnwiseClient
+from turnwise_agent.client import SyncClient, TurnwiseClient, link
 from turnwise_agent.errors import Forbidden, ProtocolError, ServerUnreachable, Unauthorized
 from turnwise_envs import Action
 from turnwise_envs.episode import LiveEpisode
@@ -57,6 +58,37 @@ async def test_64_episodes_outlive_their_server_being_killed(tmp_path, forgets):
         assert client.stats.replayed_steps > 0
     assert client.stats.steps == SESSIONS * TURNS
     assert client.stats.retries > 0
+
+
+async def test_one_of_three_replicas_is_killed_for_good(tmp_path, monkeypatch):
+    monkeypatch.setattr(link, "_LOST_S", 1.5)
+    texts = [f"turn {turn}" for turn in range(TURNS)]
+    halfway, killed = asyncio.Semaphore(0), asyncio.Event()
+
+    async def play(client, index):
+        async with await client.create("ledger", index=index, seed=1) as session:
+            for turn, text in enumerate(texts):
+                await session.step(says(text))
+                if turn == TURNS // 2:
+                    halfway.release()
+                    if index % 2:  # the others are in the middle of things when it happens
+                        await killed.wait()
+            return session.log_hash, session.rebuilds
+
+    with ExitStack() as stack:
+        one, two, three = (stack.enter_context(served(tmp_path / name, "Ledger")) for name in ("one", "two", "three"))
+        async with TurnwiseClient([one.url, two.url, three.url], patience=200) as client:
+            playing = [asyncio.create_task(play(client, index)) for index in range(SESSIONS)]
+            for _ in range(SESSIONS // 4):
+                await halfway.acquire()
+            await asyncio.to_thread(two.kill)
+            killed.set()
+            played = await asyncio.gather(*playing)
+            assert client.mismatches.count == 0
+    for index, (log_hash, _) in enumerate(played):
+        assert log_hash == await undisturbed(index, texts)
+    assert 0 < client.stats.rebuilds <= SESSIONS // 3 + 1
+    assert client.stats.steps == SESSIONS * TURNS
 
 
 async def test_tokens(tmp_path):

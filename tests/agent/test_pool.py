@@ -60,6 +60,15 @@ async def test_new_sessions_go_where_fewest_are(network):
         assert {host(await client.create("ledger")) for _ in range(2)} == {"two"}
 
 
+async def test_sessions_opened_at_once_are_spread_too(network):
+    async with connect(network, "one", "two", "three") as client:
+        await client.spec("ledger")
+        sessions = await asyncio.gather(*(client.create("ledger", index=index) for index in range(30)))
+        assert (
+            sorted([host(session) for session in sessions].count(name) for name in ("one", "two", "three")) == [10] * 3
+        )
+
+
 async def test_a_session_moves_long_before_patience_is_spent(network):
     async with connect(network, "one", "two", patience=60) as client:
         sessions = [await client.create("ledger", index=index) for index in range(4)]

@@ -146,7 +146,11 @@ class TurnwiseClient:
         body = request.model_copy(update=update)
 
         async def post(link: Link, movable: bool) -> tuple[Link, SessionView]:
-            return link, await link.post("/v1/sessions", body, SessionView, movable=movable)
+            link.opening += 1  # so that a hundred at once do not all find the same server empty
+            try:
+                return link, await link.post("/v1/sessions", body, SessionView, movable=movable)
+            finally:
+                link.opening -= 1
 
         return await self._pool.anywhere(post)
 

@@ -75,6 +75,7 @@ class Link:
         self.url = url.rstrip("/")
         self.host = host
         self.sessions = 0  # open through this client
+        self.opening = 0  # being opened through it
         self._patience = patience
         self._stats = stats
         self._avoid_until = 0.0
@@ -88,7 +89,7 @@ class Link:
     @property
     def rank(self) -> tuple[bool, bool, int]:
         """Links in this order are the best choice for a new session: those that answer, then those with fewest."""
-        return time.monotonic() < self._avoid_until, self._silent_since is not None, self.sessions
+        return time.monotonic() < self._avoid_until, self._silent_since is not None, self.sessions + self.opening
 
     @property
     def lost(self) -> bool:
