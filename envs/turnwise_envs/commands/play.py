@@ -17,6 +17,7 @@ from turnwise_envs.types import Action, JsonObject, StepResult, ToolCall
 
 app = typer.Typer()
 
+NO_HINT = "no hint: this environment has no expert, or the expert believes that it is done"
 SPECIAL = """\
   :actions           what can be done now
   :hint              what an expert would do
@@ -92,7 +93,7 @@ def _answer(command: str, episode: LiveEpisode) -> str:
         return "this environment does not list its actions" if actions is None else "\n".join(actions)
     if command == ":hint":
         expert = episode.env.expert_action()
-        return "the expert has no advice here" if expert is None else "\n".join(_words(expert))
+        return NO_HINT if expert is None else "\n".join(_words(expert))
     return SPECIAL
 
 

@@ -34,6 +34,16 @@ SELECT (SELECT count(*) FROM sessions) - (SELECT count(*) FROM ended) - (SELECT 
 """
 
 
+@app.callback()
+def journal() -> None:
+    """Look into the journals of a directory, and make them smaller.
+
+    \b
+    Example:
+      turnwise journal info ~/.local/state/turnwise/journals/household-8000
+    """
+
+
 @app.command()
 def info(
     directory: Directory,
