@@ -179,26 +179,31 @@ def said(run: Path) -> Counter[tuple[Any, ...]]:
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_does_not_end_the_run(world: World) -> None:
-    with served(world.home / "mortal", "Bandit") as server:
+@pytest.mark.parametrize("forgets", [True, False])
+def test_a_server_that_dies_does_not_end_the_run(world: World, forgets: bool) -> None:
+    """With its journal it knows every session when it is back; without, the client rebuilds them by replay."""
+    name = f"mortal-{forgets}"
+    with served(world.home / name, "Bandit") as server:
         changes = {"env.urls": [server.url], "env.options.delay": 0.3, "steps": 3}
         with subprocess.Popen(
-            world.command("mortal-run", **changes),
+            world.command(f"{name}-run", **changes),
             env=one_thread(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            run = world.home / "mortal-run"
+            run = world.home / f"{name}-run"
             wait_for(lambda: metrics(run) and live_sessions(server), process)
             server.kill()
+            if forgets:
+                server.forget()
             time.sleep(2.0)
             server.start()
             out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     rows = metrics(run)
     assert [row["step"] for row in rows] == [1, 2, 3]
-    assert rows[-1]["client/rebuilds"] > 0
+    assert (rows[-1]["client/rebuilds"] > 0) is forgets
     assert rows[-1]["total/env_steps"] == 3 * 32
     assert rows[-1]["total/dropped"] == 0
     assert "turnwise: " in out

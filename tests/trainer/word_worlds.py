@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -111,12 +112,13 @@ class Server:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._home = home
+        self._journal = home / f"journal-{self.port}"
         self._classes = [f"word_worlds:{name}" for name in classes]
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [TURNWISE, "serve", *self._classes, "--port", str(self.port)],
+            [TURNWISE, "serve", *self._classes, "--port", str(self.port), "--journal", str(self._journal)],
             cwd=HERE,
             env={**os.environ, "XDG_STATE_HOME": str(self._home)},
             stdout=subprocess.PIPE,
@@ -131,6 +133,10 @@ class Server:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+    def forget(self) -> None:
+        """Throw its journal away: the next start knows nothing of earlier sessions."""
+        shutil.rmtree(self._journal)
 
 
 @contextlib.contextmanager
