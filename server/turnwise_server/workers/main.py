@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import faulthandler
+import io
 import logging
 import os
 import signal
@@ -29,6 +30,8 @@ def main() -> None:
     _die_with(parent)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # what an environment prints is not lost when the worker is killed
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     logging.basicConfig(format=f"worker {os.getpid()}: %(levelname)s %(name)s: %(message)s")
