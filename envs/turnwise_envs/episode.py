@@ -6,8 +6,11 @@ The server's sessions, the conformance checker and in-process demonstrations all
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import isfinite
+from typing import Any
 
 import jsonschema
 from jsonschema.protocols import Validator
@@ -17,7 +20,7 @@ from pydantic import ValidationError
 from turnwise_envs.canonical import initial_hash, next_hash
 from turnwise_envs.environment import Environment
 from turnwise_envs.errors import EnvironmentFault, EpisodeDone, InvalidOptions
-from turnwise_envs.types import Action, JsonObject, Observation, StepResult, Task
+from turnwise_envs.types import Action, JsonObject, Message, Observation, StepInfo, StepResult, Task
 
 
 @dataclass(frozen=True)
@@ -187,10 +190,54 @@ def _valid(result: object) -> StepResult:
     """Models are built with validation, but ``model_copy`` and ``model_construct`` are not: check once more."""
     if not isinstance(result, StepResult):
         raise TypeError(f"returned {type(result).__name__}, not a StepResult")
+    if _is_sound(result):
+        return result
     try:
         return StepResult.model_validate(result.model_dump())
     except ValidationError as error:
         raise ValueError(f"returned an invalid StepResult: {error}") from error
+
+
+_TEXT_OR_NONE = (str, type(None))
+
+
+def _is_sound(result: StepResult) -> bool:
+    """Validation would leave it as it is. Said of every usual result, and five times as fast as validating it."""
+    seen, info = result.observation, result.info
+    return (
+        type(result) is StepResult
+        and type(seen) is Observation
+        and type(info) is StepInfo
+        and type(result.reward) is float
+        and isfinite(result.reward)
+        and type(result.terminated) is type(result.truncated) is bool
+        and type(info.action_valid) is type(info.action_effective) is bool
+        and type(info.error) in _TEXT_OR_NONE
+        and type(info.end) in _TEXT_OR_NONE
+        and type(seen.state_key) in _TEXT_OR_NONE
+        and (seen.context == "append" or seen.context == "replace")
+        and type(seen.messages) is list
+        and all(map(_is_sound_message, seen.messages))
+        and (seen.admissible_actions is None or _all(seen.admissible_actions, list, str))
+        and _all(info.counters, dict, str)
+        and _all(info.metrics, dict, str)
+        and (not info.counters or _all([*info.counters.values()], list, int))
+        and (not info.metrics or (_all([*info.metrics.values()], list, float) and isfinite(sum(info.metrics.values()))))
+    )
+
+
+def _all(items: Any, kind: type[Collection[Any]], of: type) -> bool:
+    """``items`` is exactly a ``kind``, of nothing but exactly ``of``."""
+    return type(items) is kind and {type(item) for item in items} <= {of}
+
+
+def _is_sound_message(message: object) -> bool:
+    return (
+        type(message) is Message
+        and type(message.content) is str
+        and (message.role == "user" or message.role == "tool" or message.role == "system")
+        and type(message.tool_call_id) in _TEXT_OR_NONE
+    )
 
 
 def _merge(last: StepResult, score: StepResult) -> StepResult:

@@ -48,7 +48,7 @@ class Episode(Protocol):
     """What a session needs of a live episode: the surface of :class:`turnwise_envs.episode.LiveEpisode`.
 
     ``records`` grows by one with each step and finish. The session takes the content of a record over into its own
-    log and leaves a placeholder behind (:func:`turnwise_server.replay.take`).
+    log and leaves only the last one where it was (:func:`turnwise_server.replay.take`).
     """
 
     task: Task
@@ -171,9 +171,11 @@ async def _in_its_thread(env: Environment, work: Callable[[], T]) -> T:
 
 
 def placeholder(log_hash: str) -> Record:
-    """Stands for a step whose content the session's log has: an episode needs no more of it than the hash."""
+    """Stands for the last step, whose content the session's log has: an episode needs no more of it than the hash."""
     return Record(_NO_ACTION, _NO_RESULT, log_hash)
 
 
 _NO_ACTION = Action()
 _NO_RESULT = StepResult(observation=Observation(messages=[]))
+#: Stands for any step before the last one: all that an episode needs of those is how many they were.
+PAST = placeholder("")

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pydantic import TypeAdapter
-
 from turnwise_envs.canonical import canonical
 from turnwise_envs.episode import Record
 from turnwise_envs.types import Action, StepResult
@@ -72,7 +70,7 @@ class Entry(NamedTuple):
     @classmethod
     def of(cls, record: Record, action: bytes | None) -> Entry:
         result = record.result
-        return cls(action, _RESULT.dump_json(result), record.log_hash, result.terminated or result.truncated)
+        return cls(action, _TO_JSON(result), record.log_hash, result.terminated or result.truncated)
 
     @property
     def reason(self) -> str:
@@ -136,7 +134,8 @@ def action_json(action: Action) -> bytes:
     return action.model_dump_json().encode()
 
 
-_RESULT = TypeAdapter(StepResult)
+#: What ``model_dump_json`` calls, without the way through text.
+_TO_JSON = StepResult.__pydantic_serializer__.to_json
 
 
 def _size(entry: Entry) -> int:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from turnwise_envs.environment import Environment
 from turnwise_envs.errors import EnvironmentFault, EpisodeDone, InvalidOptions, UnknownTask
 from turnwise_envs.types import Action, JsonObject
-from turnwise_server.hosts import EnvironmentGone, EnvironmentLost, Episode, EpisodeHost, placeholder
+from turnwise_server.hosts import PAST, EnvironmentGone, EnvironmentLost, Episode, EpisodeHost
 from turnwise_server.ledger import Snapshot
 from turnwise_server.log import Entry, Log, action_json
 
@@ -176,9 +176,9 @@ def _goes_on(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any
 
 
 def _forget(episode: Episode) -> None:
-    """The log has this record: the episode keeps its hash. The last one also says that the episode is done."""
-    if not episode.done:
-        episode.records[-1] = placeholder(episode.log_hash)
+    """The log has all records. An episode needs its last one, and to know how many there were before."""
+    if len(episode.records) > 1:
+        episode.records[-2] = PAST
 
 
 async def _replayed(episode: Episode, log: Log, limit: float | None) -> Episode:

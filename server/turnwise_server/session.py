@@ -75,6 +75,7 @@ class Session:
         self.last_used = home.clock()
         self._log = log
         self._home = home
+        self._limit = None if home.host.keeps_time(env_class) else home.limit  # None: the host sees to that
         self._ledger = ledger
         self._episode = episode  # None: not in memory, or closed for good
         self._failure = failure
@@ -113,11 +114,6 @@ class Session:
         """It could leave memory and come back."""
         spec = self.env_class.spec
         return self._ledger.durable and (self.status != "live" or spec.deterministic or spec.snapshot)
-
-    @property
-    def _limit(self) -> float | None:
-        """Seconds for one call into the environment; None if its host sees to that."""
-        return None if self._home.host.keeps_time(self.env_class) else self._home.limit
 
     def touch(self) -> None:
         """Somebody asked for this session, or was served just now: its idle time starts anew."""
@@ -369,21 +365,23 @@ class Session:
             raise env_failed(f"{what}, twice", second) from second
 
     async def _apply(self, intent: Intent) -> Episode:
-        """Wherever it has to be done; an environment that is gone takes no part in what is asked of it then."""
+        """Wherever it has to be done: an environment that is gone takes no part in what is asked of it then."""
+        try:
+            return await self._apply_here(intent)
+        except EnvironmentGone:
+            return await moving(lambda: self._apply_here(intent))
 
-        async def once() -> Episode:
-            episode = self._episode or await self._wake()
-            try:
-                if intent.action is None:
-                    await within(self._limit, f"finish of {self.task.id}", episode.finish(intent.reason))
-                else:
-                    await within(self._limit, f"step {intent.turn} of {self.task.id}", episode.step(intent.action))
-            except EnvironmentGone:
-                await self.release()
-                raise
-            return episode
-
-        return await moving(once)
+    async def _apply_here(self, intent: Intent) -> Episode:
+        episode = self._episode or await self._wake()
+        try:
+            if intent.action is None:
+                await within(self._limit, f"finish of {self.task.id}", episode.finish(intent.reason))
+            else:
+                await within(self._limit, f"step {intent.turn} of {self.task.id}", episode.step(intent.action))
+        except EnvironmentGone:
+            await self.release()
+            raise
+        return episode
 
     async def _wake(self) -> Episode:
         """Bring the environment back. Raises EnvironmentFault, Refusal ``version-mismatch`` or ``session-lost``."""

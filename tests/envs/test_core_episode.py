@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from pydantic import ValidationError
 
 from turnwise_envs import (
     Action,
@@ -13,6 +14,7 @@ from turnwise_envs import (
     EpisodeDone,
     FunctionTaskSet,
     InvalidOptions,
+    Message,
     Observation,
     SplitSpec,
     StepInfo,
@@ -222,3 +224,74 @@ async def test_options_and_tasks_are_checked_before_anything_runs() -> None:
     with pytest.raises(UnknownTask, match="no split 'valid'; it has: train, all"):
         await LiveEpisode.start(Count, "valid", 0)
     assert (await LiveEpisode.start(Count, "all", 10**9)).task.index == 10**9
+
+
+USUAL = StepResult(
+    observation=Observation(
+        messages=[Message(content="a"), Message(role="tool", content="b", tool_call_id="c")],
+        state_key="k",
+        admissible_actions=["x", "y"],
+    ),
+    reward=0.5,
+    info=StepInfo(error="e", counters={"n": 2}, metrics={"m": 0.25}, end="solved"),
+)
+
+
+def with_info(**fields: object) -> StepResult:
+    return USUAL.model_copy(update={"info": USUAL.info.model_copy(update=fields)})
+
+
+def with_seen(**fields: object) -> StepResult:
+    return USUAL.model_copy(update={"observation": USUAL.observation.model_copy(update=fields)})
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        USUAL,
+        StepResult(observation=Observation.say("x")),
+        *(USUAL.model_copy(update={"reward": reward}) for reward in (1, True, "1.5", "x", math.inf, math.nan, None)),
+        *(USUAL.model_copy(update={"terminated": done}) for done in (1, "yes", None, 7)),
+        *(USUAL.model_copy(update={"truncated": done}) for done in (0, [])),
+        *(with_info(action_valid=value) for value in (1, None)),
+        *(with_info(action_effective=value) for value in ("false", 2)),
+        *(with_info(error=value) for value in (1, b"bytes", None)),
+        *(with_info(end=value) for value in (1, None)),
+        *(with_info(counters=value) for value in ({"n": 2.0}, {"n": 2.5}, {1: 2}, {"n": True}, {}, [], None)),
+        *(
+            with_info(metrics=value)
+            for value in ({"m": 2}, {"m": math.nan}, {"m": -math.inf}, {1: 0.5}, {"m": "x"}, {})
+        ),
+        *(
+            with_seen(messages=value)
+            for value in ([], None, ("x",), ["x"], [{"content": "x"}], (Message(content="x"),))
+        ),
+        *(with_seen(messages=[Message.model_construct(role=role, content="x")]) for role in ("oracle", 1, "system")),
+        with_seen(messages=[Message.model_construct(content=1)]),
+        with_seen(messages=[Message.model_construct(content="x", tool_call_id=1)]),
+        *(with_seen(context=value) for value in ("replace", "forget", None)),
+        *(with_seen(state_key=value) for value in (1, None)),
+        *(with_seen(admissible_actions=value) for value in (["x", 1], ("x",), "x", [], None)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+async def test_a_result_is_what_validation_makes_of_it(result: StepResult) -> None:
+    """Models are validated when they are built, but ``model_copy`` and ``model_construct`` let anything through."""
+
+    class Returns(Count):
+        async def step(self, action: Action) -> StepResult:
+            return result
+
+    try:
+        expected = StepResult.model_validate(result.model_dump())
+    except ValidationError:
+        expected = None
+    episode = await LiveEpisode.start(Returns, "train", 0)
+    if expected is None:
+        with pytest.raises(EnvironmentFault):
+            await episode.step(Action())
+        assert episode.turn == 0
+    else:
+        got = await episode.step(Action())
+        assert got == expected
+        assert got.model_dump_json() == expected.model_dump_json()  # 1 and 1.0 are equal, and not the same bytes
