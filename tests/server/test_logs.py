@@ -62,12 +62,12 @@ async def test_calls_of_a_batch_have_ids_of_their_own(api, lines):
         {"method": "GET", "path": f"/v1/sessions/{sid}", "trace": TRACE},
         {"method": "GET", "path": "/v1/sessions/s_0"},
     ]
-    await api.http.post("/v1/batch", json={"requests": calls}, headers={"x-request-id": "b"})
+    await api.http.post("/v1/batch", json={"requests": calls}, headers={"x-request-id": "our-batch"})
     ours = [line for line in lines() if line["logger"] == "turnwise_server.desk"]
-    seen = {line["request_id"]: line for line in ours if line["request_id"].startswith("b")}
-    assert sorted(seen) == ["b", "b.1", "b.2"]
-    assert (seen["b.1"]["session_id"], seen["b.1"]["trace_id"]) == (sid, TRACE.split("-")[1])
-    assert seen["b.2"]["status"] == 404
+    seen = {line["request_id"]: line for line in ours if line["request_id"].startswith("our-batch")}
+    assert sorted(seen) == ["our-batch", "our-batch.1", "our-batch.2"]
+    assert (seen["our-batch.1"]["session_id"], seen["our-batch.1"]["trace_id"]) == (sid, TRACE.split("-")[1])
+    assert seen["our-batch.2"]["status"] == 404
 
 
 def test_secrets_are_cut_out(lines):
