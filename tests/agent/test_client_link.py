@@ -220,6 +220,13 @@ class TestTokens:
         assert await self.sent() == ["Bearer from-variable"]
         assert await self.sent(token_file=file) == ["Bearer from-file"]
         assert await self.sent(token="given", token_file=file) == ["Bearer given"]
+        other = tmp_path / "others.jsonl"
+        other.write_text('{"token": "from-named-file"}')
+        monkeypatch.setenv("TURNWISE_TOKEN_FILE", str(other))
+        assert await self.sent() == ["Bearer from-variable"]
+        assert await self.sent(token_file=file) == ["Bearer from-file"]
+        monkeypatch.delenv("TURNWISE_TOKEN")
+        assert await self.sent() == ["Bearer from-named-file"]
 
     async def test_a_file_is_read_again_when_its_token_is_refused(self, tmp_path):
         file = tmp_path / "tokens.jsonl"

@@ -41,7 +41,8 @@ class TurnwiseClient:
     Args:
         servers: address of a server, or of several that serve the same environments. ``dns+http://NAME:PORT`` stands
             for a server at every address that the name has, now and later.
-        token: bearer token; without it the first one of ``token_file``, else ``$TURNWISE_TOKEN``.
+        token: bearer token; without it the first one of ``token_file``, else ``$TURNWISE_TOKEN``, else the first one of
+            the file ``$TURNWISE_TOKEN_FILE``.
         patience: seconds of retrying before a server counts as gone.
         timeout: seconds that one attempt may take; a step that takes longer is asked for again, not repeated.
         mismatch_rate: the share of sessions whose rebuild may lead to another history; beyond it every further one

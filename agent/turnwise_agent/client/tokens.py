@@ -12,6 +12,8 @@ import httpx
 from turnwise_agent.errors import BadToken
 
 TOKEN_VARIABLE = "TURNWISE_TOKEN"
+#: Where a container gets a secret: a file, so that the token stands in no environment that child processes inherit.
+TOKEN_FILE_VARIABLE = "TURNWISE_TOKEN_FILE"
 
 
 class BearerAuth(httpx.Auth):
@@ -44,15 +46,18 @@ class BearerAuth(httpx.Auth):
 
 
 def find_token(token: str | None, token_file: str | Path | None) -> str | None:
-    """The token to send: ``token``, else the first of ``token_file``, else ``$TURNWISE_TOKEN``, else none.
+    """The token to send: ``token``, else the first of ``token_file``, else ``$TURNWISE_TOKEN``, else the first of the
+    file ``$TURNWISE_TOKEN_FILE``, else none.
 
-    ``token_file`` has a JSON object per line with a ``token``, as ``turnwise serve`` writes it.
+    A token file has a JSON object per line with a ``token``, as ``turnwise serve`` writes it.
 
     Raises:
         BadToken: the file cannot be read or has no token, or the token cannot be sent in a header.
     """
     if token is None:
-        token = _first_token(Path(token_file)) if token_file else os.environ.get(TOKEN_VARIABLE) or None
+        given = None if token_file else os.environ.get(TOKEN_VARIABLE)
+        file = token_file or os.environ.get(TOKEN_FILE_VARIABLE)
+        token = given or (_first_token(Path(file)) if file else None)
     if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
         raise BadToken("a token has one or more printable ASCII characters and no spaces")
     return token
