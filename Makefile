@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 openenv = $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/openenv/$(1) $(2)==$(1) \
 	|| echo "$(2) $(1) is not to be had; the tests with its client will be skipped"
 
-.PHONY: help install test proof lint demo demo-control bench clean
+.PHONY: help install test proof lint demo demo-control bench compose-secrets clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -26,8 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(call openenv,0.3.0,openenv-core)
 	@touch $@
 
+# One process a core, each with one thread: half of the tests wait for servers, the others compute.
 test: install  ## run the fast tests
-	@$(PY) -m pytest -m "not slow"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n auto --dist loadfile
 
 proof: install  ## run all tests at full counts
 	@TURNWISE_PROOF=full $(PY) -m pytest
@@ -46,6 +47,9 @@ demo-control: install  ## the control run of the demo
 
 bench: install  ## measure server, rollout and trainer
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+
+compose-secrets:  ## make the tokens that compose.yaml hands to containers; ROTATE=1 makes new ones
+	@$(PYTHON) scripts/compose_secrets.py $(if $(ROTATE),--rotate)
 
 clean:  ## remove what can be made again (not .venv, not runs)
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
