@@ -17,6 +17,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +61,14 @@ class Episode:
     told: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Blow:
+    """What happens to whom while the episodes are played."""
+
+    victim: str
+    strike: Callable[[str], None]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--replicas", type=int, default=3, help="servers of the household (at least 2)")
@@ -99,13 +108,13 @@ def prove(stack: Stack, replicas: int, *, train: bool, monitoring: bool) -> None
     say(f"{replicas} replicas healthy after {took:.1f} s at {', '.join(stack.url(each) for each in containers)}")
     check_hardening(stack, containers)
 
-    calm = asyncio.run(play(stack, containers, victim=None))
+    calm = asyncio.run(play(stack, containers))
     turns = sum(len(history["steps"]) for history in calm)
-    solved = sum(history["steps"][-1]["info"]["end"] == "solved" for history in calm)
-    say(f"undisturbed: {len(calm)} episodes, {turns} turns, {solved} solved")
+    say(f"undisturbed: {len(calm)} episodes with {turns} turns over {replicas} published ports")
 
-    for victim, hurt in ((containers[1], stack.crash), (containers[0], stack.kill)):
-        expect(asyncio.run(play(stack, containers, victim, hurt)) == calm, "a history differs from the undisturbed one")
+    for blow in (Blow(containers[1], stack.crash), Blow(containers[0], stack.kill)):
+        expect(asyncio.run(play(stack, containers, blow)) == calm, "a history differs from the undisturbed one")
+    say("all histories are those of the undisturbed run, byte for byte")
 
     if monitoring:
         check_monitoring(stack, replicas)
@@ -135,8 +144,8 @@ def check_hardening(stack: Stack, containers: list[str]) -> None:
     )
 
 
-async def play(stack: Stack, containers: list[str], victim: str | None, hurt=None) -> list[dict]:
-    """Play the episodes through the ports of ``containers``, ``hurt`` the ``victim`` in the middle; the histories."""
+async def play(stack: Stack, containers: list[str], blow: Blow | None = None) -> list[dict]:
+    """Play the episodes through the ports of ``containers``, with a ``blow`` in the middle; the histories."""
     urls = [stack.url(container) for container in containers]
     async with TurnwiseClient(urls, token_file=stack.token_file, patience=120.0) as client:
         episodes = [Episode(await client.create("household", index=index)) for index in range(EPISODES)]
@@ -144,28 +153,27 @@ async def play(stack: Stack, containers: list[str], victim: str | None, hurt=Non
         async with asyncio.TaskGroup() as group:
             players = [group.create_task(play_one(episode, warm)) for episode in episodes]
             await warm.wait()
-            if victim is not None:
+            if blow is not None:
+                victim = blow.victim
                 theirs = await sessions_of(stack, victim)
-                began = time.monotonic()
-                at = sorted(episode.session.turn for episode in episodes)
-                await asyncio.to_thread(hurt, victim)
-                expect(any(not player.done() for player in players), "the kill came too late: all episodes had ended")
-                state = f"SIGKILL to replica {containers.index(victim) + 1} at turn {at[0]} to {at[-1]}"
-        if victim is None:
+                turns = sorted(episode.session.turn for episode in episodes)
+                await asyncio.to_thread(blow.strike, victim)
+                expect(not any(player.done() for player in players), "the kill came too late: episodes had ended")
+                if returns := stack.inspect(victim)["State"]["Running"]:
+                    took = await asyncio.to_thread(stack.wait_healthy, [victim])
+        if blow is None:
             return [await history_of(episode) for episode in episodes]
-
         say(
-            f"{state}, with {len(theirs)} of {EPISODES} episodes: {client.stats.rebuilds} rebuilt elsewhere by "
-            f"replaying {client.stats.replayed_steps} turns"
+            f"SIGKILL to replica {containers.index(victim) + 1} with {len(theirs)} of {EPISODES} episodes, at turn "
+            f"{turns[0]} to {turns[-1]}: {client.stats.rebuilds} were rebuilt elsewhere by replay of "
+            f"{client.stats.replayed_steps} turns"
         )
-        if stack.inspect(victim)["State"]["Running"]:
-            stack.wait_healthy([victim])
-            say(f"the engine started it again; healthy {time.monotonic() - began:.1f} s after the kill")
+        if returns:
+            say(f"the engine started it again, healthy after {took:.1f} s")
         else:
             stack.compose("up", "--detach", "--scale", f"household={len(containers)}", "household")
-            expect(stack.containers("household") == containers, "the replica was not started again but replaced")
-            stack.wait_healthy([victim])
-            say("brought back with `up`")
+            expect(stack.containers("household") == containers, "the replica was replaced, not started again")
+            say(f"it stayed away until the next `up`, healthy after {stack.wait_healthy([victim]):.1f} s")
         await check_journal(stack, victim, theirs, episodes)
         return [await history_of(episode) for episode in episodes]
 
