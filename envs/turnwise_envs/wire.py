@@ -9,6 +9,8 @@ from pydantic import Field
 from turnwise_envs.types import Action, EnvSpec, JsonObject, Noun, Observation, Reward, StepInfo, Task, ToolSpec
 
 PROTOCOL_VERSION = "1"
+#: WebSocket subprotocol in which every message is a list of frames, or of replies, where plainly it is one of them.
+MANY = "turnwise.v1.many"
 Status = Literal["live", "done", "failed"]
 
 

@@ -1,5 +1,6 @@
 """The household behind the protocol: episodes, options, junk, snapshots and forks, speed, and the page about it."""
 
+import re
 import time
 from itertools import count
 from pathlib import Path
@@ -288,6 +289,19 @@ async def test_the_careless_share_is_a_share_of_tasks() -> None:
     assert 0.3 < sum(wins) / len(wins) < 0.7
     again = [(await expert_play(index, {"careless_expert": 0.5}))[1] for index in indices[:10]]
     assert again == wins[:10]
+
+
+async def test_an_orderly_expert_looks_into_what_is_listed_one_after_the_other() -> None:
+    """It comes to every receptacle in turn, opens what is shut, passes none by, and solves the task as well."""
+    for index in range(40):
+        said, reward = await expert_play(index, {"orderly_expert": True})
+        assert reward == 1.0
+        episode = await LiveEpisode.start(Household, "train", index)
+        listed = re.findall(r"\ban? ([a-z]+ \d+)", episode.initial.text.splitlines()[0])
+        taken = next(turn for turn, text in enumerate(said) if text.startswith("take "))
+        visited = [text.removeprefix("go to ") for text in said[:taken] if text.startswith("go to ")]
+        assert visited == listed[: len(visited)]
+        assert {text.split()[0] for text in said[:taken]} <= {"go", "open"}
 
 
 async def expert_play(index: int, options: dict[str, object]) -> tuple[list[str], float]:

@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ class ImitationSettings:
     Attributes:
         demos: number of demonstrations, from the first tasks of ``split`` that match ``where``.
         noise: chance that a demonstrated action is a slip instead of the expert's: half of them random admissible
-            actions, half of them something that the expert said in an earlier demonstration, which mostly fails here (so
-            that the policy sees how one goes on after that).
+            actions, half of them something that the expert said in an earlier demonstration, which mostly fails here.
+            Slips are not learned, only how the expert goes on after them (Laskey et al. 2017, DART: a supervisor with
+            injected noise shows how one recovers).
         epochs, lr, batch: passes, AdamW's peak rate (Muon's is five times it), demonstrations per optimizer step. Steps teach
             more than large batches do.
         observation_weight: weight of predicting what the environment says. It teaches a new model to copy names long
@@ -74,27 +76,36 @@ async def make_policy(
         ModelError: ``start_from`` cannot be loaded.
     """
     options = options or {}
-    episodes = await demonstrate(env_class, settings, options)
+    recordings = await demonstrate(env_class, settings, options)
     if start_from is not None:
         model, tokenizer = load_model(start_from)
     else:
         tokenizer = make_tokenizer(await texts_of_play(env_class, settings.split, _TOKENIZER_EPISODES, options))
         model = make_tiny_model(tokenizer, hidden=settings.hidden, layers=settings.layers, seed=settings.seed)
     renderer = Renderer(tokenizer)
-    loss = imitate(model, [Demonstration.of(episode, renderer) for episode in episodes], settings, on_step)
+    loss = imitate(model, [Demonstration.of(recording, renderer) for recording in recordings], settings, on_step)
     save_model(model, tokenizer, out)
     return loss
 
 
+@dataclass(frozen=True)
+class Recording:
+    """What a demonstrator did: a whole episode, and the numbers (from 0) of the turns that were slips."""
+
+    episode: LiveEpisode
+    slips: frozenset[int] = frozenset()
+
+
 async def demonstrate(
     env_class: type[Environment], settings: ImitationSettings, options: JsonObject
-) -> list[LiveEpisode]:
+) -> list[Recording]:
     """Play the tasks with the expert. Raises ImitationError if the environment has none."""
-    episodes = []
+    recordings = []
     said: list[Action] = []  # by the expert, so far
     for index in _task_indices(env_class, settings):
         rng = random.Random(f"{settings.seed}/{index}")
         episode = await LiveEpisode.start(env_class, settings.split, index, options=options)
+        slips: set[int] = set()
         while not episode.done:
             action = episode.env.expert_action()
             if action is None and episode.records:
@@ -103,13 +114,14 @@ async def demonstrate(
                 raise ImitationError(f"environment {env_class.spec.id!r} has no expert to imitate")
             said.append(action)
             if settings.noise and rng.random() < settings.noise:
+                slips.add(len(episode.records))
                 admissible = episode.observation.admissible_actions
                 stray = not admissible or rng.random() < 0.5
                 action = rng.choice(said) if stray else Action(text=rng.choice(admissible or []))
             await episode.step(action)
         await episode.close()
-        episodes.append(episode)
-    return episodes
+        recordings.append(Recording(episode, frozenset(slips)))
+    return recordings
 
 
 def _task_indices(env_class: type[Environment], settings: ImitationSettings) -> list[int]:
@@ -140,20 +152,29 @@ async def texts_of_play(env_class: type[Environment], split: str, episodes: int,
     return texts
 
 
+class Kind(IntEnum):
+    """What a token of a demonstration is to the one who learns from it."""
+
+    IGNORED = -1
+    OBSERVATION = 0
+    ACTION = 1
+
+
 @dataclass(frozen=True)
 class Demonstration:
-    """Token ids of a whole episode, and which of them the policy has to say."""
+    """Token ids of a whole episode, and what each of them is: said by the environment, by the expert, or a slip."""
 
     ids: tuple[int, ...]
-    is_action: tuple[bool, ...]
+    kinds: tuple[Kind, ...]
 
     @classmethod
-    def of(cls, episode: LiveEpisode, renderer: Renderer) -> Demonstration:
+    def of(cls, recording: Recording, renderer: Renderer) -> Demonstration:
         """As the policy would have seen it. An episode that replaces its context is cut before that."""
+        episode = recording.episode
         ids: list[int] = []
-        is_action: list[bool] = []
+        kinds: list[Kind] = []
         observation = episode.initial
-        for record in episode.records:
+        for turn, record in enumerate(episode.records):
             if record.action is None or (ids and observation.context == "replace"):
                 break
             prompt = (
@@ -163,9 +184,10 @@ class Demonstration:
             )
             action = renderer.action_ids(record.action.text)
             ids += [*prompt, *action]
-            is_action += [False] * len(prompt) + [True] * len(action)
+            said = Kind.IGNORED if turn in recording.slips else Kind.ACTION
+            kinds += [Kind.OBSERVATION] * len(prompt) + [said] * len(action)
             observation = record.result.observation
-        return cls(tuple(ids), tuple(is_action))
+        return cls(tuple(ids), tuple(kinds))
 
 
 def imitate(
@@ -174,7 +196,7 @@ def imitate(
     settings: ImitationSettings,
     on_step: Callable[[int, int, float], None] | None = None,
 ) -> float:
-    """Maximise the log-prob of the demonstrated actions, and a little of what the environment says.
+    """Maximise the log-prob of the expert's actions, and a little of what the environment says.
 
     Returns the mean loss (nats an action token) of the last epoch. ``on_step(done, total, loss)`` is called after every
     optimizer step.
@@ -230,13 +252,13 @@ def _losses(model: Any, batch: Sequence[Demonstration]) -> tuple[Tensor, Tensor]
     """Mean negative log-prob (nats) of action tokens, and of all other tokens."""
     width = max(len(demonstration.ids) for demonstration in batch)
     ids = torch.zeros(len(batch), width, dtype=torch.long)
-    kind = torch.full((len(batch), width), -1)  # -1 padding, 0 observation, 1 action
+    kind = torch.full((len(batch), width), int(Kind.IGNORED))
     for row, demonstration in enumerate(batch):
         ids[row, : len(demonstration.ids)] = torch.tensor(demonstration.ids)
-        kind[row, : len(demonstration.ids)] = torch.tensor(demonstration.is_action, dtype=torch.long)
+        kind[row, : len(demonstration.ids)] = torch.tensor(demonstration.kinds)
     device = next(model.parameters()).device
     ids, kind = ids.to(device), kind[:, 1:].to(device)
     logits = model(input_ids=ids).logits[:, :-1].float()  # padding is on the right: causal attention never sees it
     nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     kind = kind.flatten()
-    return nll[kind == 1].mean(), nll[kind == 0].mean()
+    return nll[kind == Kind.ACTION].mean(), nll[kind == Kind.OBSERVATION].mean()

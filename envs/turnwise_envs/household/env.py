@@ -50,6 +50,10 @@ SPEC = EnvSpec(
                 "maximum": 1,
                 "description": "Share of the tasks in which the expert forgets to clean, heat or cool.",
             },
+            "orderly_expert": {
+                "type": "boolean",
+                "description": "The expert searches receptacles in the order of the listing, not the likely ones first.",
+            },
         },
         "additionalProperties": False,
     },
@@ -72,6 +76,7 @@ class Household(Environment):
     _show_admissible: bool
     _repeat_task: bool
     _careless: bool
+    _orderly: bool
 
     async def reset(self, task: Task, seed: int, options: JsonObject) -> Observation:
         """Begin ``task``. Nothing is random after that, so ``seed`` makes no difference."""
@@ -82,6 +87,7 @@ class Household(Environment):
             bool(options.get("show_admissible", False)),
             bool(options.get("repeat_task", False)),
             Dice("careless", task.id).chance(float(options.get("careless_expert", 0.0))),
+            bool(options.get("orderly_expert", False)),
         )
         return self._observe(text.opening(world))
 
@@ -122,7 +128,7 @@ class Household(Environment):
 
     def snapshot(self) -> bytes:
         world = self._world
-        switches = self._show_admissible, self._repeat_task, self._careless
+        switches = self._show_admissible, self._repeat_task, self._careless, self._orderly
         return json.dumps([world.split, world.index, *switches, self._state], separators=(",", ":")).encode()
 
     def restore(self, snapshot: bytes) -> None:
@@ -131,15 +137,18 @@ class Household(Environment):
 
     def expert_action(self) -> Action | None:
         """What an agent would do that knows only what this episode has shown; None when it believes to be done."""
-        command = expert_command(self._world, self._state, self._careless)
+        command = expert_command(self._world, self._state, self._careless, self._orderly)
         return None if command is None else Action(text=command)
 
-    def _become(self, world: World, state: State, show_admissible: bool, repeat_task: bool, careless: bool) -> None:
+    def _become(
+        self, world: World, state: State, show_admissible: bool, repeat_task: bool, careless: bool, orderly: bool
+    ) -> None:
         self._world, self._state = world, state
         self._commands = commands(world, state)
         self._show_admissible = show_admissible
         self._repeat_task = repeat_task
         self._careless = careless
+        self._orderly = orderly
 
     def _observe(self, said: str) -> Observation:
         admissible = sorted(self._commands)

@@ -3,7 +3,7 @@
 It is a function of the state alone and may be asked in any state that play can reach. What it knows: where
 receptacles stand, the contents of those it has looked into (``state.seen``; nobody else moves things), what it
 holds, what it did. Before it looks anywhere it asks common sense: :data:`tables.LIKELY`, then what could hold the
-thing at all, then the rest.
+thing at all, then the rest; an orderly expert looks into one receptacle after the other, as they are listed.
 
 It can be made careless: a careless expert forgets to clean, heat or cool, puts the thing away as it is, and believes
 that it is done. Demonstrations that people give look like that, and a policy that imitates them has something to learn.
@@ -18,15 +18,15 @@ from turnwise_envs.household.tables import HOLDS, LIKELY, Treatment
 from turnwise_envs.household.world import NOWHERE, State, World, goal_holds
 
 
-def expert_command(world: World, state: State, careless: bool = False) -> str | None:
+def expert_command(world: World, state: State, careless: bool = False, orderly: bool = False) -> str | None:
     """The next command towards the goal; ``look`` when it is reached, None when a careless expert believes so."""
     if goal_holds(world, state):
         return "look"
     if state.held != NOWHERE and state.held not in world.targets:
         return _put_down(world, state)
     if world.goal.family.light:
-        return _bring_to_light(world, state)
-    return _bring_home(world, state, None if careless else world.goal.family.treatment)
+        return _bring_to_light(world, state, orderly)
+    return _bring_home(world, state, None if careless else world.goal.family.treatment, orderly)
 
 
 def expert_turns(world: World, limit: int) -> int | None:
@@ -41,7 +41,7 @@ def expert_turns(world: World, limit: int) -> int | None:
     return None
 
 
-def _bring_home(world: World, state: State, treatment: Treatment | None) -> str | None:
+def _bring_home(world: World, state: State, treatment: Treatment | None, orderly: bool) -> str | None:
     """Fetch a target, treat it if need be, and put it where the others of the goal are; None: all are there."""
     near = state.at if state.held != NOWHERE else NOWHERE
     done = _treated(state, treatment)
@@ -50,7 +50,7 @@ def _bring_home(world: World, state: State, treatment: Treatment | None) -> str 
         if _known_targets(world, state, home, done) >= world.goal.family.count:
             return None
         loose = [o for o in world.targets if not (state.where[o] == home and done >> o & 1)]
-        return _fetch(world, state, loose, world.goal.obj, done)
+        return _fetch(world, state, loose, world.goal.obj, done, orderly)
     if treatment and not done >> state.held & 1:
         station = world.receptacle_types.index(treatment.station)
         name = f"{world.objects[state.held]} with {world.receptacles[station]}"
@@ -58,14 +58,14 @@ def _bring_home(world: World, state: State, treatment: Treatment | None) -> str 
     return _at_open(world, state, home) or f"move {world.objects[state.held]} to {world.receptacles[home]}"
 
 
-def _bring_to_light(world: World, state: State) -> str:
+def _bring_to_light(world: World, state: State, orderly: bool) -> str:
     """Fetch a target and switch the lamp on beside it."""
     if state.held == NOWHERE:
-        return _fetch(world, state, world.targets, world.goal.obj, done=~0)
+        return _fetch(world, state, world.targets, world.goal.obj, ~0, orderly)
     for lamp in world.lamps:
         if state.seen >> state.where[lamp] & 1:
             return _at(world, state, state.where[lamp]) or f"use {world.objects[lamp]}"
-    return _explore(world, state, world.goal.lamp)
+    return _explore(world, state, world.goal.lamp, orderly)
 
 
 def _put_down(world: World, state: State) -> str:
@@ -76,27 +76,31 @@ def _put_down(world: World, state: State) -> str:
     return _at_open(world, state, spot) or f"move {world.objects[state.held]} to {world.receptacles[spot]}"
 
 
-def _fetch(world: World, state: State, wanted: Iterable[int], kind: str, done: int) -> str:
+def _fetch(world: World, state: State, wanted: Iterable[int], kind: str, done: int, orderly: bool) -> str:
     """Take one of ``wanted`` whose place is known (those in the mask ``done`` and near ones first), or look for one."""
     known = [o for o in wanted if state.seen >> state.where[o] & 1]
     if not known:
-        return _explore(world, state, kind)
+        return _explore(world, state, kind, orderly)
     best = min(known, key=lambda o: (not done >> o & 1, state.where[o] != state.at, o))
     place = state.where[best]
     return _at_open(world, state, place) or f"take {world.objects[best]} from {world.receptacles[place]}"
 
 
-def _explore(world: World, state: State, kind: str) -> str:
-    """Look into the most promising receptacle not yet looked into; finish the one it stands at first."""
+def _explore(world: World, state: State, kind: str, orderly: bool) -> str:
+    """Look into the most promising (or next) receptacle not yet looked into; finish the one it stands at first."""
     likely = LIKELY[kind]
+    receptacles = len(world.receptacles)
 
     def promise(r: int) -> tuple[bool, int, int]:
         place = world.receptacle_types[r]
         rank = likely.index(place) if place in likely else len(likely) + (kind not in HOLDS[place])
         return r != state.at, rank, r
 
-    unseen = [r for r in range(len(world.receptacles)) if not state.seen >> r & 1]
-    best = min(unseen, key=promise)
+    def distance(r: int) -> int:
+        return (r - max(state.at, 0)) % receptacles
+
+    unseen = [r for r in range(receptacles) if not state.seen >> r & 1]
+    best = min(unseen, key=distance if orderly else promise)
     return _at(world, state, best) or f"open {world.receptacles[best]}"
 
 
