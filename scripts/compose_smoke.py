@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -83,6 +84,7 @@ def main() -> int:
             return 0
         say(f"{stack.versions()}, project {stack.project}")
         began = time.monotonic()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("compose-smoke: stopped"))  # and taken down below
         try:
             prove(stack, given.replicas, train=given.train, monitoring=given.monitoring)
         except BaseException:

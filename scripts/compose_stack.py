@@ -61,7 +61,9 @@ class Stack:
         make = [sys.executable, str(ROOT / "scripts" / "compose_secrets.py")]
         self._run([*make, "--into", str(secrets_dir), "--env-file", str(variables)], os.environ)
         made = dict(line.split("=", 1) for line in variables.read_text(encoding="utf-8").splitlines())
-        self._environ = {**os.environ, **made, "TURNWISE_SECRETS": str(secrets_dir)}
+        # docker-compose 1.29 gives a busy engine a minute for each call, and ends.
+        patience = {"COMPOSE_HTTP_TIMEOUT": str(int(COMMAND_S))}
+        self._environ = {**os.environ, **patience, **made, "TURNWISE_SECRETS": str(secrets_dir)}
         self.token_file = secrets_dir / "trainer-token.jsonl"
         self.uid = int(made["TURNWISE_UID"])
 

@@ -1,9 +1,10 @@
 """The clients against real server processes, killed without warning."""
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import pytest
 from remote_world import Ledger, served
@@ -58,6 +59,27 @@ async def test_64_episodes_outlive_their_server_being_killed(tmp_path, forgets):
         assert client.stats.replayed_steps > 0
     assert client.stats.steps == SESSIONS * TURNS
     assert client.stats.retries > 0
+
+
+async def test_a_server_that_is_behind_what_it_acknowledged(tmp_path):
+    """As after a power cut: the journal ends a turn earlier than the client's log."""
+    with served(tmp_path, "Ledger") as server:
+        async with TurnwiseClient(server.url) as client:
+            session = await client.create("ledger", index=3, seed=1)
+            await session.step(says("one"))
+            (journal,) = tmp_path.glob("state/turnwise/journals/*/journal-*.sqlite")
+            with closing(sqlite3.connect(journal)) as source, closing(sqlite3.connect(tmp_path / "old")) as copy:
+                source.backup(copy)
+            await session.step(says("two"))
+            await asyncio.to_thread(server.kill)
+            for part in journal.parent.glob(f"{journal.name}*"):
+                part.unlink()
+            (tmp_path / "old").rename(journal)
+            await asyncio.to_thread(server.start)
+            await session.step(says("three"))
+            assert session.rebuilds == 1
+            assert [step.turn for step in (await session.history()).steps] == [1, 2, 3]
+            assert session.log_hash == await undisturbed(3, ["one", "two", "three"])
 
 
 async def test_one_of_three_replicas_is_killed_for_good(tmp_path, monkeypatch):

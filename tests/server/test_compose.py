@@ -104,7 +104,7 @@ def test_the_health_probe_tells_ready_from_stopping():
 def test_nothing_names_a_host_or_an_index():
     for name in ("compose.yaml", "Dockerfile", "deploy/prometheus.yaml"):
         addresses = re.findall(r"[a-z+]+://[^\s\"]+", text(name))
-        assert set(addresses) <= {"dns+http://household:8000"}, name
+        assert set(addresses) <= {"dns+http://household:8000", "http://127.0.0.1:9090"}, name
     assert re.findall(r"ARG (PIP_\w+)(.*)", text("Dockerfile")) == [
         ("PIP_INDEX_URL", ""),
         ("PIP_EXTRA_INDEX_URL", ""),
@@ -175,6 +175,14 @@ def test_alerts_are_about_metrics_and_problems_that_exist():
             assert f"\n{name}" in page, name
         for problem in re.findall(r'problem="([^"]+)"', rule["expr"]):
             assert problem in PROBLEMS
+
+
+def test_alerts_fire_when_they_should():
+    if shutil.which("promtool") is None:
+        pytest.skip("needs PROGRAM: promtool")
+    command = ["promtool", "test", "rules", str(ROOT / "tests" / "server" / "alerts_test.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture

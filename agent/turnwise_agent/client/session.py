@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 from turnwise_agent.client.link import Link
 from turnwise_agent.client.log import ActionLog
 from turnwise_agent.client.problems import make_body, make_problem
-from turnwise_agent.errors import AgentError, EnvFailed, ReplayMismatch, ServerUnreachable, SessionGone
+from turnwise_agent.errors import AgentError, EnvFailed, ReplayMismatch, ServerUnreachable, SessionGone, TurnConflict
 from turnwise_envs.types import Action, Observation, Reference, Task, ToolSpec
 from turnwise_envs.wire import (
     CreateRequest,
@@ -36,7 +36,8 @@ _MAX_REBUILDS = 3
 #: Closing is a courtesy (sessions expire by themselves), so a dead server may not hold it up for long.
 _CLOSE_PATIENCE_S = 5.0
 
-_REBUILDABLE = frozenset({"not-found", "session-expired", "session-lost"})
+#: The last one is said by a server that is behind what it acknowledged: after a power cut, or with an old journal.
+_REBUILDABLE = frozenset({"not-found", "session-expired", "session-lost", "turn-ahead"})
 
 
 class _Home(NamedTuple):
@@ -191,11 +192,11 @@ class Session:
             home = self._home
             try:
                 return await call(home)
-            except (SessionGone, ServerUnreachable) as error:
+            except (SessionGone, ServerUnreachable, TurnConflict) as error:
                 await self._leave(home, error)
         return await call(self._home)
 
-    async def _leave(self, home: _Home, error: SessionGone | ServerUnreachable) -> None:
+    async def _leave(self, home: _Home, error: SessionGone | ServerUnreachable | TurnConflict) -> None:
         """Move out of ``home``, which is lost; raises ``error`` if the session may not or cannot move."""
         async with self._rebuilding:
             if self._home is not home:
@@ -209,10 +210,10 @@ class Session:
                 await self._client._report_mismatch(self._request, self._log, mismatch)
                 raise
 
-    async def _may_rebuild(self, error: SessionGone | ServerUnreachable) -> bool:
+    async def _may_rebuild(self, error: SessionGone | ServerUnreachable | TurnConflict) -> bool:
         if isinstance(error, ServerUnreachable) and not self._movable:
             return False
-        if isinstance(error, SessionGone) and error.type not in _REBUILDABLE:
+        if isinstance(error, SessionGone | TurnConflict) and error.type not in _REBUILDABLE:
             return False
         return await self._client._may_replay(self._request.env)
 
