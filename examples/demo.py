@@ -41,8 +41,8 @@ ENV = "household"
 SPLIT = "valid_unseen"
 EPISODES = 200
 EVAL_TURNS = 30
-#: The demonstrator forgets to clean, heat or cool in half of the tasks, and one action in twelve is a slip.
-DEMOS, EPOCHS, CARELESS, NOISE = 4000, 2, 0.5, 0.08
+#: The demonstrator forgets to clean, heat or cool in six of ten tasks, and one action in eight is a slip.
+DEMOS, EPOCHS, CARELESS, NOISE = 3000, 2, 0.6, 0.12
 CONTROL_STEPS = 12
 
 console = Console()
@@ -140,7 +140,8 @@ async def starting_policy(config: TrainConfig, out: Path) -> None:
     chosen = ImitationSettings(
         demos=DEMOS, where=config.env.where, noise=NOISE, epochs=EPOCHS, lr=2e-3, batch=4, seed=config.seed
     )
-    options = {**config.env.options, "max_turns": EVAL_TURNS, "careless_expert": CARELESS}
+    expert = {"careless_expert": CARELESS, "orderly_expert": True, "thinking_expert": True}
+    options = {**config.env.options, "max_turns": EVAL_TURNS, **expert}
     loss = await make_policy(load(ENV), chosen, out, options=options, on_step=track_steps("imitating"))
     console.print(
         f"{chosen.demos} demonstrations, of which {CARELESS:.0%} forget to clean, heat or cool; "

@@ -304,6 +304,22 @@ async def test_an_orderly_expert_looks_into_what_is_listed_one_after_the_other()
         assert {text.split()[0] for text in said[:taken]} <= {"go", "open"}
 
 
+async def test_a_thinking_expert_names_what_it_is_after_and_which_one_it_sees() -> None:
+    """Its commands are the same; the number stands there exactly when the last observation shows or hands it over."""
+    for index in range(40):
+        silent, _ = await expert_play(index, {})
+        thinking, reward = await expert_play(index, {"thinking_expert": True})
+        assert [text.splitlines()[1] for text in thinking] == silent
+        assert reward == 1.0
+        kind = thinking[0].splitlines()[0].removeprefix("think: ")
+        took = next(turn for turn, text in enumerate(silent) if text.startswith("take "))
+        assert kind == silent[took].split()[1]
+        assert all(text.splitlines()[0] == f"think: {kind}" for text in thinking[:took])
+        name = " ".join(silent[took].split()[1:3])
+        assert thinking[took].startswith(f"think: {name}\n")
+        assert thinking[took + 1].startswith(f"think: {name}\n")
+
+
 async def expert_play(index: int, options: dict[str, object]) -> tuple[list[str], float]:
     """What the expert says in a task, and the reward of its last turn."""
     episode = await LiveEpisode.start(Household, "train", index, options=options)

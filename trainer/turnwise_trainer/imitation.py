@@ -137,7 +137,7 @@ def _task_indices(env_class: type[Environment], settings: ImitationSettings) -> 
 
 
 async def texts_of_play(env_class: type[Environment], split: str, episodes: int, options: JsonObject) -> list[str]:
-    """Texts to train a tokenizer on: observations and actions of random play."""
+    """Texts to train a tokenizer on: observations and actions of random play, and what the expert would say."""
     texts: list[str] = []
     for index in range(episodes):
         rng = random.Random(f"texts/{index}")
@@ -145,7 +145,8 @@ async def texts_of_play(env_class: type[Environment], split: str, episodes: int,
         texts.append(episode.initial.text)
         while not episode.done:
             admissible = episode.observation.admissible_actions or [""]
-            texts += admissible
+            expert = episode.env.expert_action()
+            texts += [*admissible, expert.text] if expert else admissible
             result = await episode.step(Action(text=rng.choice(admissible)))
             texts.append(result.observation.text)
         await episode.close()

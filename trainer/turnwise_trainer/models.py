@@ -106,7 +106,7 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int = 1024) -> Any:
 
 
 def make_tiny_model(
-    tokenizer: Any, *, hidden: int = 128, layers: int = 3, heads: int = 2, max_positions: int = 4096, seed: int = 0
+    tokenizer: Any, *, hidden: int = 128, layers: int = 3, heads: int = 4, max_positions: int = 4096, seed: int = 0
 ) -> Any:
     """A randomly initialised Qwen3 model: about a million parameters by default."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -121,6 +121,8 @@ def make_tiny_model(
         num_key_value_heads=heads,
         head_dim=hidden // heads,
         max_position_embeddings=max_positions,
+        # Contexts of hundreds of tokens, not of a hundred thousand: the usual base leaves most frequencies unused.
+        rope_parameters={"rope_type": "default", "rope_theta": 500.0},
         initializer_range=hidden**-0.5,  # the usual 0.02 suits widths of thousands
         # vLLM serves wrong logits after an in-place weight reload when the embeddings are tied.
         tie_word_embeddings=False,

@@ -9,7 +9,7 @@ import re
 from turnwise_envs.environment import Environment
 from turnwise_envs.household import text
 from turnwise_envs.household.dice import Dice
-from turnwise_envs.household.expert import expert_command
+from turnwise_envs.household.expert import expert_command, expert_thought
 from turnwise_envs.household.plans import SPLIT_SIZES
 from turnwise_envs.household.rules import Command, commands, is_understood
 from turnwise_envs.household.tasks import HouseholdTasks, scene_of
@@ -54,6 +54,10 @@ SPEC = EnvSpec(
                 "type": "boolean",
                 "description": "The expert searches receptacles in the order of the listing, not the likely ones first.",
             },
+            "thinking_expert": {
+                "type": "boolean",
+                "description": "The expert thinks aloud, a line before each command: what it is after, and which one it sees.",
+            },
         },
         "additionalProperties": False,
     },
@@ -77,6 +81,7 @@ class Household(Environment):
     _repeat_task: bool
     _careless: bool
     _orderly: bool
+    _thinking: bool
 
     async def reset(self, task: Task, seed: int, options: JsonObject) -> Observation:
         """Begin ``task``. Nothing is random after that, so ``seed`` makes no difference."""
@@ -88,6 +93,7 @@ class Household(Environment):
             bool(options.get("repeat_task", False)),
             Dice("careless", task.id).chance(float(options.get("careless_expert", 0.0))),
             bool(options.get("orderly_expert", False)),
+            bool(options.get("thinking_expert", False)),
         )
         return self._observe(text.opening(world))
 
@@ -128,7 +134,7 @@ class Household(Environment):
 
     def snapshot(self) -> bytes:
         world = self._world
-        switches = self._show_admissible, self._repeat_task, self._careless, self._orderly
+        switches = self._show_admissible, self._repeat_task, self._careless, self._orderly, self._thinking
         return json.dumps([world.split, world.index, *switches, self._state], separators=(",", ":")).encode()
 
     def restore(self, snapshot: bytes) -> None:
@@ -138,10 +144,19 @@ class Household(Environment):
     def expert_action(self) -> Action | None:
         """What an agent would do that knows only what this episode has shown; None when it believes to be done."""
         command = expert_command(self._world, self._state, self._careless, self._orderly)
-        return None if command is None else Action(text=command)
+        if command is None:
+            return None
+        return Action(text=f"{expert_thought(self._world, self._state)}\n{command}" if self._thinking else command)
 
     def _become(
-        self, world: World, state: State, show_admissible: bool, repeat_task: bool, careless: bool, orderly: bool
+        self,
+        world: World,
+        state: State,
+        show_admissible: bool,
+        repeat_task: bool,
+        careless: bool,
+        orderly: bool,
+        thinking: bool,
     ) -> None:
         self._world, self._state = world, state
         self._commands = commands(world, state)
@@ -149,6 +164,7 @@ class Household(Environment):
         self._repeat_task = repeat_task
         self._careless = careless
         self._orderly = orderly
+        self._thinking = thinking
 
     def _observe(self, said: str) -> Observation:
         admissible = sorted(self._commands)

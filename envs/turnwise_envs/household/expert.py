@@ -29,6 +29,15 @@ def expert_command(world: World, state: State, careless: bool = False, orderly: 
     return _bring_home(world, state, None if careless else world.goal.family.treatment, orderly)
 
 
+def expert_thought(world: World, state: State) -> str:
+    """What the expert has in mind: the kind of thing it is after, and its number if it holds or sees one."""
+    in_sight = state.at != NOWHERE and not world.is_shut(state, state.at)
+    at_hand = [o for o in world.targets if o == state.held] or [
+        o for o in world.targets if in_sight and state.where[o] == state.at
+    ]
+    return f"think: {world.objects[at_hand[0]] if at_hand else world.goal.obj}"
+
+
 def expert_turns(world: World, limit: int) -> int | None:
     """Turns the expert needs from the start, None if more than ``limit``."""
     state = world.initial()
