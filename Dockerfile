@@ -9,22 +9,21 @@
 ARG PYTHON=python:3.11-slim
 
 FROM ${PYTHON} AS base
-ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
-ARG PIP_TRUSTED_HOST
-ARG PIP_CERT
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /source
 RUN python -m venv --without-pip /opt/turnwise
 COPY pyproject.toml constraints.txt scripts/requirements.py ./
 
+# The classic builder of docker-compose 1.29 forgets arguments from stage to stage.
 FROM base AS wheel
+ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_CERT
 COPY . .
 RUN python -m pip wheel --no-deps --wheel-dir /wheel .
 
 
 # Dependencies before code: a new image of edited code is a matter of seconds.
 FROM base AS server-packages
+ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_CERT
 RUN python requirements.py server > requirements.txt \
     && python -m pip --python /opt/turnwise/bin/python install -r requirements.txt -c constraints.txt
 COPY --from=wheel /wheel /wheel
@@ -43,6 +42,7 @@ CMD ["serve", "household"]
 
 
 FROM base AS trainer-packages
+ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_CERT
 RUN python requirements.py trainer > requirements.txt \
     && python -m pip --python /opt/turnwise/bin/python install -r requirements.txt -c constraints.txt
 COPY --from=wheel /wheel /wheel
