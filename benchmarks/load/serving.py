@@ -22,15 +22,11 @@ def serve(app: Any, name: str) -> None:
         log_level="warning",
         backlog=2048,
     )
-    server = uvicorn.Server(config)
 
-    async def run() -> None:
-        serving = asyncio.create_task(server.serve([listener]))
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        print(f"{name}: serving on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        await serving
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            print(f"{name}: serving on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
 
-    factory = config.get_loop_factory()
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(run())
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(Server(config).serve([listener]))

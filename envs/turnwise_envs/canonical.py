@@ -51,11 +51,17 @@ def initial_hash(
 
 def next_hash(previous: str, action: Action | None, result: StepResult) -> str:
     """h_k from h_{k-1}; ``action`` is None for a finish."""
+    return next_link(previous, action, result)[0]
+
+
+def next_link(previous: str, action: Action | None, result: StepResult) -> tuple[str, str]:
+    """What :func:`next_hash` gives, and the canonical text of ``result`` that went into it."""
     try:
-        link = f'{previous}{{"action":{_text(action)},{_result_fields(result)}}}'.encode()
+        text = _text(result)
+        chained = f'{previous}{{"action":{_text(action)},{text[1:]}'.encode()
     except _REFUSALS as error:
         raise _refusal(error) from error
-    return hashlib.sha256(link).hexdigest()
+    return hashlib.sha256(chained).hexdigest(), text
 
 
 def _text(value: Any) -> str:
@@ -102,43 +108,45 @@ def _tool_call(value: ToolCall) -> str:
     )
 
 
+def _bool(value: Any) -> str:
+    return "true" if value is True else "false" if value is False else _text(value)
+
+
+def _optional(value: Any) -> str:
+    return "null" if value is None else encode_basestring(value)
+
+
 def _message(value: Message) -> str:
-    call_id = value.tool_call_id
+    role = value.role
     return (
-        f'{{"content":{encode_basestring(value.content)},"role":{encode_basestring(value.role)},'
-        f'"tool_call_id":{"null" if call_id is None else encode_basestring(call_id)}}}'
+        f'{{"content":{encode_basestring(value.content)},'
+        f'"role":{_USER if role == "user" else encode_basestring(role)},'
+        f'"tool_call_id":{_optional(value.tool_call_id)}}}'
     )
 
 
 def _observation(value: Observation) -> str:
-    admissible, key = value.admissible_actions, value.state_key
+    admissible, context = value.admissible_actions, value.context
     actions = "null" if admissible is None else f"[{','.join(map(encode_basestring, admissible))}]"
     return (
-        f'{{"admissible_actions":{actions},"context":{encode_basestring(value.context)},'
-        f'"messages":[{",".join(map(_text, value.messages))}],'
-        f'"state_key":{"null" if key is None else encode_basestring(key)}}}'
+        f'{{"admissible_actions":{actions},"context":{_APPEND if context == "append" else encode_basestring(context)},'
+        f'"messages":[{",".join(map(_text, value.messages))}],"state_key":{_optional(value.state_key)}}}'
     )
 
 
 def _info(value: StepInfo) -> str:
-    counters, metrics, end, error = value.counters, value.metrics, value.end, value.error
+    counters, metrics = value.counters, value.metrics
     return (
-        f'{{"action_effective":{_text(value.action_effective)},"action_valid":{_text(value.action_valid)},'
-        f'"counters":{_text(counters) if counters else "{}"},'
-        f'"end":{"null" if end is None else encode_basestring(end)},'
-        f'"error":{"null" if error is None else encode_basestring(error)},'
-        f'"metrics":{_text(metrics) if metrics else "{}"}}}'
+        f'{{"action_effective":{_bool(value.action_effective)},"action_valid":{_bool(value.action_valid)},'
+        f'"counters":{_text(counters) if counters else "{}"},"end":{_optional(value.end)},'
+        f'"error":{_optional(value.error)},"metrics":{_text(metrics) if metrics else "{}"}}}'
     )
 
 
 def _result(value: StepResult) -> str:
-    return f"{{{_result_fields(value)}}}"
-
-
-def _result_fields(value: StepResult) -> str:
     return (
-        f'"info":{_text(value.info)},"observation":{_text(value.observation)},"reward":{_text(value.reward)},'
-        f'"terminated":{_text(value.terminated)},"truncated":{_text(value.truncated)}'
+        f'{{"info":{_text(value.info)},"observation":{_text(value.observation)},"reward":{_text(value.reward)},'
+        f'"terminated":{_bool(value.terminated)},"truncated":{_bool(value.truncated)}}}'
     )
 
 
@@ -151,6 +159,7 @@ def _other(value: Any) -> str:
     return rfc8785.dumps(value.model_dump() if isinstance(value, BaseModel) else value).decode()
 
 
+_USER, _APPEND = '"user"', '"append"'
 _REFUSALS = (rfc8785.CanonicalizationError, UnicodeError, RecursionError, TypeError, AttributeError)
 _WRITERS: dict[type, Any] = {
     str: encode_basestring,

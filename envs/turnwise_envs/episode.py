@@ -17,7 +17,7 @@ from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
 from pydantic import ValidationError
 
-from turnwise_envs.canonical import initial_hash, next_hash
+from turnwise_envs.canonical import initial_hash, next_link
 from turnwise_envs.environment import Environment
 from turnwise_envs.errors import EnvironmentFault, EpisodeDone, InvalidOptions
 from turnwise_envs.types import Action, JsonObject, Message, Observation, StepInfo, StepResult, Task
@@ -25,11 +25,15 @@ from turnwise_envs.types import Action, JsonObject, Message, Observation, StepIn
 
 @dataclass(frozen=True)
 class Record:
-    """One entry of an episode's log; ``action`` is None for a finish. ``log_hash`` is the hash after it."""
+    """One entry of an episode's log; ``action`` is None for a finish. ``log_hash`` is the hash after it.
+
+    ``text`` is the canonical text of ``result``, where it is at hand.
+    """
 
     action: Action | None
     result: StepResult
     log_hash: str
+    text: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass
@@ -114,14 +118,14 @@ class LiveEpisode:
             raise EpisodeDone(f"{self.task.id} ended at turn {self.turn}")
         try:
             result = _valid(await self.env.step(action))
-            if not result.done and self.turn + 1 >= self.max_turns:
+            if not result.done and len(self.records) + 1 >= self.max_turns:
                 result = _merge(result, _valid(await self.env.finish("max_turns")))
-            log_hash = next_hash(self.log_hash, action, result)
+            log_hash, text = next_link(self.log_hash, action, result)
         except Exception as error:
             raise EnvironmentFault(
                 f"step {self.turn} of {self.task.id} failed: {type(error).__name__}: {error}"
             ) from error
-        self.records.append(Record(action, result, log_hash))
+        self.records.append(Record(action, result, log_hash, text))
         return result
 
     async def finish(self, reason: str) -> StepResult:
@@ -132,10 +136,10 @@ class LiveEpisode:
             result = _valid(await self.env.finish(reason))
             info = result.info.model_copy(update={"end": f"finished:{reason}"})
             result = result.model_copy(update={"truncated": True, "info": info})
-            log_hash = next_hash(self.log_hash, None, result)
+            log_hash, text = next_link(self.log_hash, None, result)
         except Exception as error:
             raise EnvironmentFault(f"finish of {self.task.id} failed: {type(error).__name__}: {error}") from error
-        self.records.append(Record(None, result, log_hash))
+        self.records.append(Record(None, result, log_hash, text))
         return result
 
     async def fork(self, at_turn: int | None = None) -> LiveEpisode:
@@ -171,10 +175,17 @@ class LiveEpisode:
 
 def check_options(env_class: type[Environment], options: JsonObject) -> None:
     """Raise InvalidOptions unless ``options`` fit the environment's schema."""
+    if not options and _needs_none(env_class):
+        return
     error = jsonschema.exceptions.best_match(_options_validator(env_class).iter_errors(options))
     if error is not None:
         where = "/".join(str(part) for part in error.absolute_path) or "options"
         raise InvalidOptions(f"options of {env_class.spec.id!r}: {where}: {error.message}")
+
+
+@lru_cache(maxsize=256)
+def _needs_none(env_class: type[Environment]) -> bool:
+    return _options_validator(env_class).is_valid({})
 
 
 @lru_cache(maxsize=256)

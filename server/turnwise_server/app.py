@@ -22,6 +22,7 @@ from turnwise_envs.wire import BatchRequest, CreateRequest, FinishRequest, ForkR
 from turnwise_server import batch, openenv, ws
 from turnwise_server.auth import Token, Tokens
 from turnwise_server.desk import Desk
+from turnwise_server.direct import DirectOperations
 from turnwise_server.gate import Gate
 from turnwise_server.journal.journal import Journal
 from turnwise_server.metrics import CONTENT_TYPE, Metrics
@@ -89,6 +90,7 @@ def create_app(
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     app.add_api_route("/docs", _docs, include_in_schema=False)
     openenv.add_routes(app, served)
+    app.add_middleware(DirectOperations, settings=settings, store=app.state.store)
     app.add_middleware(Gate, settings=settings, tokens=Tokens(tokens), desk=app.state.desk)
     app.add_exception_handler(Refusal, on_refusal)
     app.add_exception_handler(HTTPException, on_http_error)

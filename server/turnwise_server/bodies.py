@@ -6,12 +6,15 @@ FastAPI's own body handling is not used: it reads without a bound, lets lone sur
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
+from turnwise_server.headers import Raw
 from turnwise_server.problems import validation_detail
 from turnwise_server.refusal import Refusal
 
@@ -25,22 +28,38 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
 async def read_bytes(request: Request, max_body: int) -> bytes:
+    """The body of ``request``. Raises like :func:`read_body`."""
+    return await read_body(request.scope["headers"], request.receive, max_body)
+
+
+async def read_body(headers: Sequence[Raw], receive: Receive, max_body: int) -> bytes:
     """The body of an HTTP request.
 
     Raises:
         Refusal: invalid-request for another content type than JSON, payload-too-large.
+        ClientDisconnect: the client hung up before its end.
     """
-    content_type = request.headers.get("content-type", "")
-    if content_type != "application/json" and content_type.partition(";")[0].strip().lower() != "application/json":
-        raise Refusal("invalid-request", f"content-type must be application/json, not {content_type!r}")
+    _check_is_json(headers)
     chunks = []
     size = 0
-    async for chunk in request.stream():
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
         size += len(chunk)
         if size > max_body:
             raise Refusal("payload-too-large", f"the body is larger than {max_body} bytes")
         chunks.append(chunk)
+        more = message.get("more_body", False)
     return b"".join(chunks)
+
+
+def _check_is_json(headers: Sequence[Raw]) -> None:
+    given = next((value for name, value in headers if name == b"content-type"), b"").decode("latin-1")
+    if given != "application/json" and given.partition(";")[0].strip().lower() != "application/json":
+        raise Refusal("invalid-request", f"content-type must be application/json, not {given!r}")
 
 
 def parse(model: type[M], text: bytes | str) -> M:

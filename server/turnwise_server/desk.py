@@ -65,6 +65,13 @@ class Visit(Note):
 
     def __enter__(self) -> Self:
         CURRENT.set(self)
+        self.enter()
+        if self._desk.tracer is not None:
+            self._span = self._desk.tracer.start(self._traceparent)
+        return self
+
+    def enter(self) -> None:
+        """Let it in; :meth:`leave` must follow. Raises Refusal ``overloaded``."""
         self._began = perf_counter()
         try:
             self._desk.intake.enter(self._client)
@@ -73,17 +80,17 @@ class Visit(Note):
             self.refused(refusal)
             self._count()
             raise
-        if self._desk.tracer is not None:
-            self._span = self._desk.tracer.start(self._traceparent)
-        return self
+
+    def leave(self) -> None:
+        self._desk.intake.leave(self._client)
+        self._count()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._desk.intake.leave(self._client)
         if isinstance(error, Refusal):
             self.refused(error)
-        self._count()
+        self.leave()
         if self._span is not None:
             attributes = {"turnwise.request_id": self.request_id, "turnwise.client": self._client}
             if self.session_id is not None:

@@ -60,7 +60,7 @@ class Intent(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One acknowledged turn. ``action`` is an Action in JSON, None for a finish; ``result`` a StepResult in JSON."""
+    """One acknowledged turn. ``action`` is an Action in JSON, None for a finish; ``result`` a StepResult, canonical."""
 
     action: bytes | None
     result: bytes
@@ -69,8 +69,9 @@ class Entry(NamedTuple):
 
     @classmethod
     def of(cls, record: Record, action: bytes | None) -> Entry:
-        result = record.result
-        return cls(action, _TO_JSON(result), record.log_hash, result.terminated or result.truncated)
+        result, text = record.result, record.text
+        written = canonical(result) if text is None else text.encode()
+        return cls(action, written, record.log_hash, result.terminated or result.truncated)
 
     @property
     def reason(self) -> str:
@@ -132,10 +133,6 @@ def history(session_id: str, initial: bytes, entries: Sequence[Entry]) -> bytes:
 
 def action_json(action: Action) -> bytes:
     return action.model_dump_json().encode()
-
-
-#: What ``model_dump_json`` calls, without the way through text.
-_TO_JSON = StepResult.__pydantic_serializer__.to_json
 
 
 def _size(entry: Entry) -> int:

@@ -1,4 +1,4 @@
-"""The HTTP surface, v1: one route for each operation, made from the table of operations."""
+"""The HTTP surface, v1, as OpenAPI describes it: one route for each operation, made from the table of operations."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from turnwise_envs.types import Noun
-from turnwise_server.bodies import parse, parse_query, read_bytes
-from turnwise_server.operations import OPERATIONS, Context, Operation, Window
+from turnwise_server.operations import OPERATIONS, Operation, Window
 from turnwise_server.problems import refusals
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -30,7 +29,7 @@ def make_router() -> APIRouter:
     for operation in OPERATIONS:
         router.add_api_route(
             operation.path,
-            endpoint(operation),
+            described(operation),
             methods=[operation.method],
             name=operation.name,
             description=operation.function.__doc__,
@@ -42,21 +41,11 @@ def make_router() -> APIRouter:
     return router
 
 
-def endpoint(operation: Operation) -> Endpoint:
-    """What answers an HTTP request for ``operation``."""
-    names = [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
-    body, query, function = operation.body, operation.query, operation.function
+def described(operation: Operation) -> Endpoint:
+    """What stands for ``operation`` in OpenAPI; :mod:`turnwise_server.direct` answers before anything comes here."""
 
     async def answer(request: Request) -> Response:
-        caller = request.state.caller
-        caller.require(operation.scope)
-        arguments: list[object] = [request.path_params[name] for name in names]
-        if body is not None:
-            arguments.append(parse(body, await read_bytes(request, request.app.state.settings.max_body)))
-        elif query is not None:
-            arguments.append(parse_query(query, request.url.query))
-        done = await function(Context(request.app.state.store, caller), *arguments)
-        return Response(done.body, done.status, media_type="application/json" if done.body else None)
+        raise NotImplementedError(f"{operation.name} is answered in front of the routes")
 
     return answer
 

@@ -133,19 +133,29 @@ class Session:
         while True:
             if self._successor is not None:
                 return await (await self._successor()).take(intent)
-            recorded = self._recorded(intent)
-            if recorded is not None:
-                return recorded
             flight = self._in_flight
-            if flight is None:
-                self._check_open()
-                self._check_size(intent)
-                flight = self._in_flight = Flight(intent)
-                flight.task = asyncio.create_task(self._fly(flight))
-            elif not intent.same_as(flight.intent):
+            if flight is not None and self._recorded(intent) is None and not intent.same_as(flight.intent):
                 await asyncio.wait({flight.task})
                 continue  # the turn is now taken, or free again
-            return await flight.join()
+            begun = self.begin(intent)
+            return begun if isinstance(begun, bytes) else await begun.join()
+
+    @property
+    def ready(self) -> bool:
+        """No turn is in flight and the session does not rest: what :meth:`begin` needs."""
+        return self._in_flight is None and self._successor is None
+
+    def begin(self, intent: Intent) -> bytes | Flight:
+        """The answer to ``intent`` from the log, or its flight, which begins now. Raises Refusal like :meth:`take`."""
+        recorded = self._recorded(intent)
+        if recorded is not None:
+            return recorded
+        if self._in_flight is None:
+            self._check_open()
+            self._check_size(intent)
+            self._in_flight = Flight(intent)
+            self._in_flight.task = asyncio.create_task(self._fly(self._in_flight))
+        return self._in_flight
 
     async def fork(self, at_turn: int | None, count: int) -> list[Branch]:
         """``count`` independent branches at ``at_turn`` (None: now), after the step in flight; all of them or none.
@@ -202,7 +212,7 @@ class Session:
             await asyncio.wait({flight.task}, timeout=self._home.limit)
             self._in_flight = None
             turn = flight.intent.turn
-            flight.crash(Refusal("session-deleted", f"session {self.id} was deleted during turn {turn}"))
+            flight.over(Refusal("session-deleted", f"session {self.id} was deleted during turn {turn}"))
         await self.release()
 
     async def settle(self) -> None:
@@ -280,16 +290,14 @@ class Session:
             )
 
     async def _fly(self, flight: Flight) -> None:
+        outcome: bytes | Exception
         try:
-            answer = await self._carry_out(flight.intent)
+            outcome = await self._carry_out(flight.intent)
         except Exception as error:
-            self._in_flight = None
-            self.touch()
-            flight.crash(error)  # whoever still waits gets it; nobody has to
-        else:
-            self._in_flight = None
-            self.touch()
-            flight.land(answer)
+            outcome = error
+        self._in_flight = None
+        self.touch()
+        flight.over(outcome)
 
     async def _carry_out(self, intent: Intent) -> bytes:
         async with self._lock:

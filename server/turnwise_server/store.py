@@ -179,6 +179,18 @@ class SessionStore:
         session.last_used = now
         return session
 
+    def at_hand(self, caller: Caller, session_id: str) -> Session | None:
+        """What :meth:`get` gives, if that is in memory and not over its time; else None."""
+        entry = self._entries.get(session_id)
+        if entry is None or not caller.may_use(entry.session.owner):
+            return None
+        now = self._clock()
+        session = entry.session
+        if now - session.last_used > self._shortest or now - entry.born > self._shortest:
+            return None
+        session.last_used = now
+        return session
+
     async def delete(self, caller: Caller, session_id: str) -> None:
         """Give up a session, also for the second time. Raises Refusal ``not-found``, ``journal-full``."""
         try:
@@ -469,6 +481,6 @@ class SessionStore:
 def _fingerprint(request: Noun) -> bytes:
     """What a request asks for. Raises Refusal ``invalid-request`` for one without canonical bytes."""
     try:
-        return hashlib.sha256(canonical(request)).digest()
+        return hashlib.sha256(canonical(dict(request))).digest()
     except ValueError as error:
         raise Refusal("invalid-request", str(error)) from error

@@ -1,6 +1,7 @@
 """``WS /v1/ws``: many sessions over one connection. Every frame is a call, every reply names the frame it answers.
 
-Replies come in any order, a bad frame is answered like a bad request and disturbs no other. What a connection may hold
+A client that names the subprotocol :data:`~turnwise_envs.wire.MANY` sends lists of frames, and gets lists of replies: what
+is ready at once travels as one message. Replies come in any order, a bad frame is answered like a bad request and disturbs no other. What a connection may hold
 is bounded: frames in flight, bytes of a frame, seconds for a peer that does not read. A step that was begun runs to its
 end even if the connection is lost; its result is there for whoever asks again.
 """
@@ -10,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from turnwise_envs.wire import PROTOCOL_VERSION, Frame
-from turnwise_server.bodies import check_values, invalid
+from turnwise_envs.wire import MANY, PROTOCOL_VERSION, Frame
+from turnwise_server.bodies import check_values, invalid, validate
 from turnwise_server.dispatch import Carrier, refused
 from turnwise_server.operations import Answer, Context
 from turnwise_server.refusal import Refusal
@@ -46,8 +48,15 @@ class Sockets:
         known = scope["state"]
         carrier = Carrier(Context(state.store, known["caller"]), state.desk, known["request_id"])
         await receive()  # the handshake
-        await send({"type": "websocket.accept", "headers": [(b"x-turnwise-protocol", PROTOCOL_VERSION.encode())]})
-        await Connection(carrier, state.settings.max_body, receive, send, dropper(scope)).run()
+        many = MANY in scope["subprotocols"]
+        await send(
+            {
+                "type": "websocket.accept",
+                "subprotocol": MANY if many else None,
+                "headers": [(b"x-turnwise-protocol", PROTOCOL_VERSION.encode())],
+            }
+        )
+        await Connection(carrier, state.settings.max_body, many, receive, send, dropper(scope)).run()
 
 
 route = WebSocketRoute(PATH, Sockets())
@@ -57,10 +66,11 @@ class Connection:
     """One connection from its handshake to its end."""
 
     def __init__(
-        self, carrier: Carrier, max_frame: int, receive: Receive, send: Send, drop: Callable[[], None]
+        self, carrier: Carrier, max_frame: int, many: bool, receive: Receive, send: Send, drop: Callable[[], None]
     ) -> None:
         self._carrier = carrier
         self._max_frame = max_frame
+        self._many = many
         self._receive = receive
         self._send = send
         self._drop = drop
@@ -92,31 +102,65 @@ class Connection:
                 await self._sent.wait()
 
     def _take(self, data: str | bytes) -> None:
-        self._pending += 1
         try:
-            frame = self._frame(data)
+            frames = self._frames(data)
         except _Bad as bad:
+            self._pending += 1
             self._reply(bad.id, refused(bad.refusal, PATH))
             return
-        task = asyncio.create_task(self._call(frame))
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        for frame in frames:
+            self._pending += 1
+            if isinstance(frame, _Bad):
+                self._reply(frame.id, refused(frame.refusal, PATH))
+            elif self._pending > IN_FLIGHT:
+                detail = f"{IN_FLIGHT} frames of this connection are in flight; wait for replies or open another"
+                self._reply(frame.id, refused(Refusal("overloaded", detail, RETRY_AFTER), PATH))
+            elif not self._carrier.begin(frame, partial(self._reply, frame.id)):
+                task = asyncio.create_task(self._call(frame))
+                self._calls.add(task)
+                task.add_done_callback(self._calls.discard)
 
-    def _frame(self, data: str | bytes) -> Frame:
-        """Raises _Bad."""
+    def _frames(self, data: str | bytes) -> Sequence[Frame | _Bad]:
+        """What came as frames. Raises _Bad for what is none at all."""
         try:
             check_values(data)
-            frame = Frame.model_validate_json(data, strict=True)
         except Refusal as refusal:
-            raise _Bad(_id_of(data), refusal) from None
+            raise _Bad(self._id_in(data), refusal) from None
+        frames: Sequence[Frame | _Bad]
+        try:
+            frames = (
+                _MANY.validate_json(data, strict=True) if self._many else [Frame.model_validate_json(data, strict=True)]
+            )
         except ValidationError as error:
-            raise _Bad(_id_of(data), invalid(error)) from None
+            frames = self._one_by_one(data, error)
         if len(data) > self._max_frame:
-            raise _Bad(frame.id, Refusal("payload-too-large", f"the frame is larger than {self._max_frame} bytes"))
-        if self._pending > IN_FLIGHT:
-            detail = f"{IN_FLIGHT} frames of this connection are in flight; wait for replies or open another"
-            raise _Bad(frame.id, Refusal("overloaded", detail, RETRY_AFTER))
-        return frame
+            too_large = Refusal("payload-too-large", f"the frame is larger than {self._max_frame} bytes")
+            return [_Bad(frame.id, too_large) for frame in frames]
+        return frames
+
+    def _id_in(self, data: str | bytes) -> int | str | None:
+        try:
+            return _id_of(from_json(data))
+        except ValueError:
+            return None
+
+    def _one_by_one(self, data: str | bytes, error: ValidationError) -> list[Frame | _Bad]:
+        """The good frames among bad ones. Raises _Bad."""
+        try:
+            values = from_json(data)
+        except ValueError:
+            raise _Bad(None, invalid(error)) from None
+        if not self._many:
+            raise _Bad(_id_of(values), invalid(error))
+        if not isinstance(values, list):
+            raise _Bad(None, Refusal("invalid-request", "a message here is a list of frames"))
+        frames: list[Frame | _Bad] = []
+        for value in values:
+            try:
+                frames.append(validate(Frame, value))
+            except Refusal as refusal:
+                frames.append(_Bad(_id_of(value), refusal))
+        return frames
 
     async def _call(self, frame: Frame) -> None:
         self._reply(frame.id, await self._carrier.perform(frame))
@@ -133,9 +177,9 @@ class Connection:
                 self._to_send.clear()
                 while self._outbox:
                     async with asyncio.timeout(SEND_TIMEOUT):
-                        for _ in range(min(len(self._outbox), SEND_CHUNK)):
-                            await self._send({"type": "websocket.send", "text": self._outbox.popleft().decode()})
-                            self._pending -= 1
+                        await self._send_some(
+                            [self._outbox.popleft() for _ in range(min(len(self._outbox), SEND_CHUNK))]
+                        )
                     self._sent.set()
         except TimeoutError:
             logger.warning("a peer did not read its replies for %g s: dropped", SEND_TIMEOUT)
@@ -144,6 +188,18 @@ class Connection:
             pass  # it hung up; the reader hears of it too
         finally:
             self._sent.set()
+
+    async def _send_some(self, replies: list[bytes]) -> None:
+        if self._many:
+            await self._send({"type": "websocket.send", "text": (b"[%b]" % b",".join(replies)).decode()})
+            self._pending -= len(replies)
+            return
+        for reply in replies:
+            await self._send({"type": "websocket.send", "text": reply.decode()})
+            self._pending -= 1
+
+
+_MANY = TypeAdapter(list[Frame])
 
 
 class _Bad(Exception):
@@ -154,12 +210,8 @@ class _Bad(Exception):
         self.refusal = refusal
 
 
-def _id_of(data: str | bytes) -> int | str | None:
+def _id_of(value: object) -> int | str | None:
     """The id of something that is no frame, if it has one."""
-    try:
-        value = from_json(data)
-    except ValueError:
-        return None
     found = value.get("id") if isinstance(value, dict) else None
     return found if isinstance(found, int | str) and not isinstance(found, bool) else None
 

@@ -11,6 +11,7 @@ from remote_world import served
 from turnwise_agent.client import TurnwiseClient, socket
 from turnwise_agent.errors import IncompatibleServer, InvalidRequest, ProtocolError, ServerUnreachable
 from turnwise_envs import Action
+from turnwise_envs.wire import MANY
 
 MARK = {"x-turnwise-protocol": "1"}
 ENVS = {"items": [{"id": "maze"}], "total": 1}
@@ -62,6 +63,23 @@ class Fake:
             if message.type is WSMsgType.TEXT:
                 self.frames += 1
                 await self.script(self, ws, json.loads(message.data))
+        return ws
+
+
+class FakeOfMany(Fake):
+    """The same for lists of frames; ``messages`` has how many frames came in each."""
+
+    def __init__(self, script):
+        super().__init__(script)
+        self.messages = []
+
+    async def ws(self, request):
+        ws = web.WebSocketResponse(protocols=[MANY])
+        await ws.prepare(request)
+        async for message in ws:
+            frames = json.loads(message.data)
+            self.messages.append(len(frames))
+            await self.script(self, ws, frames)
         return ws
 
 
@@ -150,6 +168,27 @@ async def test_all_calls_in_flight_on_a_lost_connection_are_made_again():
         answers = await asyncio.gather(*(client.envs() for _ in range(10)))
         assert [spec.id for [spec] in answers] == ["maze"] * 10
         assert (fake.sockets, fake.frames, fake.http) == (2, 20, 0)
+
+
+async def test_calls_made_at_once_travel_together():
+    async def script(server, ws, frames):
+        await ws.send_str(json.dumps([{"id": frame["id"], "status": 200, "body": ENVS} for frame in reversed(frames)]))
+
+    fake = FakeOfMany(script)
+    async with fake.running() as url, TurnwiseClient(url) as client:
+        await client.envs()
+        assert [spec.id for [spec] in await asyncio.gather(*(client.envs() for _ in range(20)))] == ["maze"] * 20
+        assert fake.messages == [1, 20]
+
+
+async def test_a_large_call_travels_alone(tmp_path):
+    with served(tmp_path, "Ledger") as server:
+        async with TurnwiseClient(server.url) as client:
+            sessions = await asyncio.gather(*(client.create("ledger", index=index) for index in range(6)))
+            texts = ["x" * (900_000 if index % 2 else 10) for index in range(6)]
+            results = await asyncio.gather(*(one.step(says(text)) for one, text in zip(sessions, texts, strict=True)))
+            assert [result.observation.text.split()[0] for result in results] == ["10", "900000"] * 3
+            assert client.stats.retries == 0
 
 
 async def test_a_late_answer_is_not_taken_for_another():

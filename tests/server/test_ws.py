@@ -13,6 +13,7 @@ from live_server import TOKENS, bearer, live
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from turnwise_envs.wire import MANY
 from turnwise_server import ws
 from turnwise_server.sockets import SocketProtocol
 
@@ -148,6 +149,84 @@ async def test_binary_frames_are_as_good_as_text(line):
     await line.socket.send(b'{"id": "\xe2\x98\x83", "method": "GET", "path": "/v1/envs/guess"}')
     reply = await line.reply()
     assert (reply["id"], reply["status"], reply["body"]["id"]) == ("☃", 200, "guess")
+
+
+class TestManyInOneMessage:
+    @pytest.fixture
+    async def socket(self, address):
+        async with connect(f"ws://{address}/v1/ws", subprotocols=[MANY]) as socket:
+            assert socket.subprotocol == MANY
+            yield socket
+
+    async def exchange(self, socket, *frames):
+        """All replies by id; each message must be a list."""
+        await socket.send(json.dumps(frames))
+        replies = []
+        while len(replies) < len(frames):
+            message = json.loads(await asyncio.wait_for(socket.recv(), 10))
+            assert isinstance(message, list)
+            replies += message
+        return {reply["id"]: (reply["status"], reply["body"]) for reply in replies}
+
+    async def open(self, socket, count, env="guess"):
+        frame = {"method": "POST", "path": "/v1/sessions"}
+        frames = [frame | {"id": index, "body": {"env": env, "index": index}} for index in range(count)]
+        replies = await self.exchange(socket, *frames)
+        return [replies[index][1]["session_id"] for index in range(count)]
+
+    def step(self, frame_id, sid, turn, text):
+        body = {"turn": turn, "action": {"text": text}}
+        return {"id": frame_id, "method": "POST", "path": f"/v1/sessions/{sid}/step", "body": body}
+
+    async def test_each_is_answered_by_itself(self, socket):
+        one, two = await self.open(socket, 2)
+        replies = await self.exchange(
+            socket,
+            self.step("one", one, 0, "7"),
+            self.step("two", two, 0, "1"),
+            self.step("ahead", one, 5, "7"),
+            self.step("nobody", "s_0", 0, "7"),
+            {"id": "bad", "method": "GET"},
+            {"id": "list", "method": "GET", "path": "/v1/sessions"},
+        )
+        assert {name: status for name, (status, _) in replies.items()} == {
+            "one": 200,
+            "two": 200,
+            "ahead": 409,
+            "nobody": 404,
+            "bad": 422,
+            "list": 200,
+        }
+        assert (replies["one"][1]["session_id"], replies["one"][1]["status"]) == (one, "live")
+        assert (replies["two"][1]["session_id"], replies["two"][1]["status"]) == (two, "done")
+        assert replies["ahead"][1]["type"] == "urn:turnwise:turn-ahead"
+
+    async def test_the_same_step_twice_happens_once(self, socket):
+        [sid] = await self.open(socket, 1)
+        text = f"twice {sid}"
+        replies = await self.exchange(
+            socket, self.step(1, sid, 0, text), self.step(2, sid, 0, text), self.step(3, sid, 0, "else")
+        )
+        assert replies[1] == replies[2]
+        assert (replies[1][0], replies[3][0]) == (200, 409)
+        assert toys.Guess.steps[text] == 1
+
+    @pytest.mark.parametrize("message", ["no json", "{}", '{"id": 1, "method": "GET", "path": "/v1/envs"}', '"x"'])
+    async def test_what_is_no_list_is_refused(self, socket, message):
+        await socket.send(message)
+        [reply] = json.loads(await asyncio.wait_for(socket.recv(), 10))
+        assert (reply["status"], reply["body"]["type"]) == (422, "urn:turnwise:invalid-request")
+        assert (await self.exchange(socket, {"id": 1, "method": "GET", "path": "/v1/envs"}))[1][0] == 200
+
+    async def test_every_frame_counts(self, socket, monkeypatch):
+        sids = await self.open(socket, 6, "slow")
+        monkeypatch.setattr(ws, "IN_FLIGHT", 4)
+        replies = await self.exchange(socket, *(self.step(number, sid, 0, "x") for number, sid in enumerate(sids)))
+        assert [replies[number][0] for number in range(6)] == [200] * 4 + [429] * 2
+
+    async def test_a_list_is_no_frame_for_others(self, line):
+        await line.socket.send(json.dumps([{"id": 1, "method": "GET", "path": "/v1/envs"}]))
+        assert (await line.reply())["status"] == 422
 
 
 async def test_a_frame_that_is_too_large_is_refused_by_name():

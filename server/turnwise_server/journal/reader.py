@@ -84,13 +84,24 @@ class Reader:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="journal-reader")
+        self._keys: list[tuple[str, str, str]] = []  # to be looked up next
+        self._looking_up: asyncio.Task[list[StoredKey | None]]
 
     async def session(self, session_id: str) -> Stored | Gone | None:
         return await self._run(lambda connection: load_session(connection, session_id))
 
     async def key(self, owner: str, scope: str, key: str) -> StoredKey | None:
-        """What was made under an idempotency key."""
-        return await self._run(lambda connection: _load_key(connection, owner, scope, key))
+        """What was made under an idempotency key. Those asked for in one turn of the event loop are read together."""
+        if not self._keys:
+            # A task of its own: whoever is first to ask may be cancelled, and the others wait on.
+            self._looking_up = asyncio.create_task(self._look_up())
+        self._keys.append((owner, scope, key))
+        number, looking_up = len(self._keys) - 1, self._looking_up
+        return (await asyncio.shield(looking_up))[number]
+
+    async def _look_up(self) -> list[StoredKey | None]:
+        keys, self._keys = self._keys, []
+        return await self._run(lambda connection: [_load_key(connection, *key) for key in keys])
 
     async def nearest(self, number: int, turn: int) -> Snapshot | None:
         return await self._run(lambda connection: _nearest(connection, number, turn))

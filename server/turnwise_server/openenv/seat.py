@@ -98,7 +98,7 @@ class Seat:
         session.update((key, view[key]) for key in ("turn", "observation", "status", "log_hash"))
         done = view["terminated"] or view["truncated"]
         metadata = self._metadata() | {key: view[key] for key in ("terminated", "truncated", "info")}
-        return observed(view["observation"], view["reward"], done, metadata)
+        return observed(view["observation"], float(view["reward"]), done, metadata)
 
     def list_tools(self) -> JsonObject:
         """The answer to a step that only asks for the tools: no turn is taken."""
