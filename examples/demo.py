@@ -42,7 +42,7 @@ SPLIT = "valid_unseen"
 EPISODES = 200
 EVAL_TURNS = 30
 #: The demonstrator forgets to clean, heat or cool in six of ten tasks, and one action in eight is a slip.
-DEMOS, EPOCHS, CARELESS, NOISE = 2500, 2, 0.6, 0.12
+DEMOS, EPOCHS, CARELESS, NOISE = 3000, 2, 0.6, 0.12
 CONTROL_STEPS = 12
 
 console = Console()

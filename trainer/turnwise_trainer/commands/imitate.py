@@ -20,7 +20,7 @@ def imitate(
     demos: Annotated[int, typer.Option(min=1, help="Demonstrations, from the first tasks of the split.")] = 1000,
     split: Annotated[str, typer.Option(help="Split of the demonstrations.")] = "train",
     noise: Annotated[
-        float, typer.Option(min=0, max=1, help="Chance of a random action instead of the expert's.")
+        float, typer.Option(min=0, max=1, help="Chance of a slip in a turn; how one goes on is learned, slips are not.")
     ] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the demonstrations.")] = 4,
     lr: Annotated[float, typer.Option(min=0, help="Peak learning rate.")] = 2e-3,
@@ -38,7 +38,7 @@ def imitate(
 
     \b
     Example:
-      turnwise imitate household --out models/start --demos 1000 --noise 0.1
+      turnwise imitate household --out models/start --demos 1000 --noise 0.1 --option thinking_expert=true
     """
     import asyncio
 
