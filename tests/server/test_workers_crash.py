@@ -23,7 +23,11 @@ KILLS = 50 if os.environ.get("TURNWISE_PROOF") == "full" else 5
 ENVIRONMENTS = ("worker_environments:Rough", "worker_environments:Saving")
 OPTIONS = ("--workers", "2", "--passivate-after", "0.5", "--snapshot-every", "4")
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+    # A kill takes a second or two on a machine of one's own, ten on a busy one.
+    pytest.mark.timeout(60 * KILLS),
+]
 
 
 def plan(number: int) -> Plan:
