@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -72,8 +72,7 @@ class Context:
     caller: Caller
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """``body`` is JSON, empty where there is nothing to say (204); ``status`` is that of HTTP."""
 
     body: bytes

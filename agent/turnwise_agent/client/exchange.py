@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import aiohttp
 import httpx
@@ -20,8 +19,7 @@ _MAX_CONNECTIONS = 1024
 _KEEPALIVE_S = 60.0
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """``value`` is the parsed JSON of the body; ``problem`` what a refusal says, if a Turnwise server said it."""
 
     status: int
