@@ -267,7 +267,7 @@ class TestFaults:
     async def test_a_reply_that_nobody_waits_for_is_not_given_to_the_next_request(self, slow):
         async with player(slow) as ws:
             one = Player(ws)
-            await one.reset()
+            await one.reset(index=0)
             await one.send("step", {"text": "first"})
             with pytest.raises(TimeoutError):  # as the older client does it: it goes on with the same socket
                 await asyncio.wait_for(ws.recv(), 0.05)
@@ -281,7 +281,7 @@ class TestFaults:
         monkeypatch.setattr(socket, "REPLY_WITHIN", 0.05)
         async with player(slow) as ws:
             one = Player(ws)
-            session_id = (await one.reset())["metadata"]["session_id"]
+            session_id = (await one.reset(index=0))["metadata"]["session_id"]
             with pytest.raises(ConnectionClosed) as closed:
                 await one.step("late")
             assert closed.value.rcvd.code == 1011
@@ -367,9 +367,9 @@ class TestFaults:
 
     async def test_a_hung_environment_holds_up_no_other(self, slow):
         async with player(slow) as hung, player(slow) as fine:
-            await Player(hung).reset()
+            await Player(hung).reset(index=0)
             await Player(hung).send("step", {"text": "hang"})
-            await Player(fine).reset()
+            await Player(fine).reset(index=0)
             before = time.monotonic()
             await Player(fine).step("x")
             assert time.monotonic() - before < 1
