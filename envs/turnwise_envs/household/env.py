@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from typing import NamedTuple
 
 from turnwise_envs.environment import Environment
 from turnwise_envs.household import text
@@ -68,6 +69,16 @@ SPEC = EnvSpec(
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 
 
+class _Switches(NamedTuple):
+    """The options of an episode, as they stand in its snapshots."""
+
+    show_admissible: bool
+    repeat_task: bool
+    careless: bool
+    orderly: bool
+    thinking: bool
+
+
 class Household(Environment):
     """One room, one chore. ``action.text`` is a command such as ``take mug 1 from desk 2``."""
 
@@ -77,11 +88,7 @@ class Household(Environment):
     _world: World
     _state: State
     _commands: dict[str, Command]
-    _show_admissible: bool
-    _repeat_task: bool
-    _careless: bool
-    _orderly: bool
-    _thinking: bool
+    _switches: _Switches
 
     async def reset(self, task: Task, seed: int, options: JsonObject) -> Observation:
         """Begin ``task``. Nothing is random after that, so ``seed`` makes no difference."""
@@ -89,11 +96,13 @@ class Household(Environment):
         self._become(
             world,
             world.initial(),
-            bool(options.get("show_admissible", False)),
-            bool(options.get("repeat_task", False)),
-            Dice("careless", task.id).chance(float(options.get("careless_expert", 0.0))),
-            bool(options.get("orderly_expert", False)),
-            bool(options.get("thinking_expert", False)),
+            _Switches(
+                show_admissible=bool(options.get("show_admissible", False)),
+                repeat_task=bool(options.get("repeat_task", False)),
+                careless=Dice("careless", task.id).chance(float(options.get("careless_expert", 0.0))),
+                orderly=bool(options.get("orderly_expert", False)),
+                thinking=bool(options.get("thinking_expert", False)),
+            ),
         )
         return self._observe(text.opening(world))
 
@@ -112,7 +121,7 @@ class Household(Environment):
             self._commands = commands(self._world, self._state)
         if action.tool_calls:
             said = f"{said} {text.NO_TOOLS}"
-        if self._repeat_task:
+        if self._switches.repeat_task:
             said = f"{text.task_line(self._world)}\n{said}"
         return StepResult(
             observation=self._observe(said),
@@ -134,41 +143,28 @@ class Household(Environment):
 
     def snapshot(self) -> bytes:
         world = self._world
-        switches = self._show_admissible, self._repeat_task, self._careless, self._orderly, self._thinking
-        return json.dumps([world.split, world.index, *switches, self._state], separators=(",", ":")).encode()
+        return json.dumps([world.split, world.index, *self._switches, self._state], separators=(",", ":")).encode()
 
     def restore(self, snapshot: bytes) -> None:
         split, index, *switches, (where, *rest) = json.loads(snapshot)
-        self._become(scene_of(split, index).world, State(tuple(where), *rest), *switches)
+        self._become(scene_of(split, index).world, State(tuple(where), *rest), _Switches(*switches))
 
     def expert_action(self) -> Action | None:
         """What an agent would do that knows only what this episode has shown; None when it believes to be done."""
-        command = expert_command(self._world, self._state, self._careless, self._orderly)
+        command = expert_command(self._world, self._state, self._switches.careless, self._switches.orderly)
         if command is None:
             return None
-        return Action(text=f"{expert_thought(self._world, self._state)}\n{command}" if self._thinking else command)
+        return Action(
+            text=f"{expert_thought(self._world, self._state)}\n{command}" if self._switches.thinking else command
+        )
 
-    def _become(
-        self,
-        world: World,
-        state: State,
-        show_admissible: bool,
-        repeat_task: bool,
-        careless: bool,
-        orderly: bool,
-        thinking: bool,
-    ) -> None:
-        self._world, self._state = world, state
+    def _become(self, world: World, state: State, switches: _Switches) -> None:
+        self._world, self._state, self._switches = world, state, switches
         self._commands = commands(world, state)
-        self._show_admissible = show_admissible
-        self._repeat_task = repeat_task
-        self._careless = careless
-        self._orderly = orderly
-        self._thinking = thinking
 
     def _observe(self, said: str) -> Observation:
         admissible = sorted(self._commands)
-        if self._show_admissible:
+        if self._switches.show_admissible:
             said = f"{said}\n\nAdmissible actions: {', '.join(admissible)}"
         return Observation.say(said, state_key=self._key(), admissible_actions=admissible)
 
