@@ -27,7 +27,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from turnwise_envs.errors import UnknownTask
 from turnwise_envs.types import (
@@ -40,6 +40,9 @@ from turnwise_envs.types import (
     StepResult,
     Task,
 )
+
+if TYPE_CHECKING:
+    from turnwise_envs.adapters import MadeBy
 
 
 class TaskSet(ABC):
@@ -107,6 +110,8 @@ class Environment(ABC):
 
     spec: ClassVar[EnvSpec]
     tasks: ClassVar[TaskSet]
+    #: Set by :func:`turnwise_envs.adapters.adapter`.
+    made_by: ClassVar[MadeBy]
 
     @abstractmethod
     async def reset(self, task: Task, seed: int, options: JsonObject) -> Observation:

@@ -12,10 +12,14 @@ from turnwise_server import defaults
 app = typer.Typer()
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # options of an adapter follow its name
 def serve(
     envs: Annotated[
-        list[str], typer.Argument(metavar="ENV...", help="Ids of environments, or import paths module:Class.")
+        list[str],
+        typer.Argument(
+            metavar="ENV...",
+            help="Ids of environments, import paths module:Class, or adapters with their options (see `turnwise envs`).",
+        ),
     ],
     host: Annotated[str, typer.Option(envvar="TURNWISE_HOST", help="Address to listen on.")] = defaults.HOST,
     port: Annotated[

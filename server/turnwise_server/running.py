@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from turnwise_envs.environment import Environment
 from turnwise_envs.errors import UnknownEnvironment
-from turnwise_envs.registry import load
+from turnwise_envs.registry import load, read
 from turnwise_envs.types import EnvSpec
 from turnwise_server import logs, tracing
 from turnwise_server.app import create_app
@@ -91,14 +91,21 @@ def run(env_ids: Sequence[str], settings: Settings) -> None:
     _exit_past_hung_threads()
 
 
-def find(env_ids: Sequence[str]) -> list[type[Environment]]:
-    """The classes of these environments; import paths may start from the current directory. Raises CannotServe."""
+def find(words: Sequence[str]) -> list[type[Environment]]:
+    """The classes that these words of a command line name, as :func:`turnwise_envs.registry.read` reads them.
+
+    Import paths may start from the current directory. Raises CannotServe.
+    """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     found: dict[str, type[Environment]] = {}
-    for env_id in env_ids:
+    try:
+        named = read(words)
+    except UnknownEnvironment as error:
+        raise CannotServe(str(error), 2) from error
+    for env_id, arguments in named:
         try:
-            env_class = load(env_id)
+            env_class = load(env_id, arguments)
         except UnknownEnvironment as error:
             raise CannotServe(str(error), 2) from error
         except Exception as error:

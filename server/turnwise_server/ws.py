@@ -1,9 +1,10 @@
 """``WS /v1/ws``: many sessions over one connection. Every frame is a call, every reply names the frame it answers.
 
-A client that names the subprotocol :data:`~turnwise_envs.wire.MANY` sends lists of frames, and gets lists of replies: what
-is ready at once travels as one message. Replies come in any order, a bad frame is answered like a bad request and disturbs no other. What a connection may hold
-is bounded: frames in flight, bytes of a frame, seconds for a peer that does not read. A step that was begun runs to its
-end even if the connection is lost; its result is there for whoever asks again.
+A client that names the subprotocol :data:`~turnwise_envs.wire.MANY` sends lists of frames, and gets lists of replies:
+what is ready at once travels as one message. Replies come in any order, a bad frame is answered like a bad request and
+disturbs no other. What a connection may hold is bounded: frames in flight, bytes of a frame, seconds for a peer that
+does not read. A step that was begun runs to its end even if the connection is lost; its result is there for whoever
+asks again.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from turnwise_envs.episode import LiveEpisode, check_options
 from turnwise_envs.errors import EnvironmentFault, InvalidOptions, UnknownTask
 from turnwise_envs.types import Action, EnvSpec, Reference, StepResult, Task
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _ENDS = ("solved", "failed", "max_turns")
 
 
@@ -26,7 +26,9 @@ async def spec(subject: Subject) -> None:
     _require(isinstance(found, EnvSpec), f"has `spec` of type {type(found).__name__}", "set `spec = EnvSpec(id=...)`")
     assert isinstance(found, EnvSpec)
     _require(
-        _ID.fullmatch(found.id), f"has the id {found.id!r}", "use letters, digits, dots, dashes: it is part of a URL"
+        _ID.fullmatch(found.id),
+        f"has the id {found.id!r}",
+        "use letters, digits, dots, dashes, colons: it is part of a URL",
     )
     if ":" not in subject.name:
         _require(

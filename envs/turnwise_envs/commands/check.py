@@ -9,14 +9,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from turnwise_envs import registry
 from turnwise_envs.check import check_env
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # options of an adapter follow its name
 def check(
-    env: Annotated[str, typer.Argument(help="An id (see `turnwise envs`), or module:Class of the current directory.")],
+    env: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ENV",
+            help="An id or an adapter with its options (see `turnwise envs`), or module:Class of the current directory.",
+        ),
+    ],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play and to replay in every way.")] = 3,
     seed: Annotated[int, typer.Option(help="Drives the choice of tasks and actions.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
@@ -28,7 +35,7 @@ def check(
       turnwise check-env household
       turnwise check-env examples.guess:Guess --episodes 10
     """
-    report = check_env(env, episodes=episodes, seed=seed)
+    report = check_env(registry.load_one(env), episodes=episodes, seed=seed)
     if as_json:
         typer.echo(json.dumps({"ok": report.ok, **dataclasses.asdict(report)}, indent=2, ensure_ascii=False))
     else:

@@ -19,10 +19,14 @@ from turnwise_envs.types import EnvSpec, Task
 app = typer.Typer()
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # options of an adapter follow its name
 def envs(
     env: Annotated[
-        str | None, typer.Argument(help="Show this one: an id, or module:Class of the current directory.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[ENV]",
+            help="Show this one: an id, an adapter with its options, or module:Class of the current directory.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
 ) -> None:
@@ -35,8 +39,8 @@ def envs(
       turnwise envs examples.guess:Guess --json
     """
     console = Console(soft_wrap=False)
-    if env is not None:
-        found = registry.load(env)
+    if env:
+        found = registry.load_one(env)
         task = found.tasks.get(found.spec.splits[0].name, 0) if found.spec.splits else None
         if as_json:
             _write_json({"spec": _plain(found.spec), "example_task": None if task is None else _plain(task)})
@@ -50,6 +54,8 @@ def envs(
         )
     else:
         console.print(_table(rows))
+        if adapters := registry.adapters():
+            console.print(f"\nadapters, which make environments of what others wrote: {', '.join(adapters)}")
 
 
 def _load(env_id: str) -> type[Environment] | tuple[str, str]:

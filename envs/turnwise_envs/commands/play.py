@@ -26,9 +26,15 @@ SPECIAL = """\
 Anything else is the action, as a model would write it."""
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # options of an adapter follow its name
 def play(
-    env: Annotated[str, typer.Argument(help="An id (see `turnwise envs`), or module:Class of the current directory.")],
+    env: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ENV",
+            help="An id or an adapter with its options (see `turnwise envs`), or module:Class of the current directory.",
+        ),
+    ],
     split: Annotated[str, typer.Option(help="Task split.")] = "train",
     index: Annotated[int, typer.Option(help="Task index; it alone fixes the initial world.")] = 0,
     seed: Annotated[int, typer.Option(help="Drives whatever is random after the start.")] = 0,
@@ -42,7 +48,7 @@ def play(
       turnwise play household --options '{"max_turns": 5}'
       printf 'look\\n:hint\\n:quit\\n' | turnwise play household
     """
-    env_class = registry.load(env)
+    env_class = registry.load_one(env)
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  line editing and history for input()
     with contextlib.suppress(AttributeError):
