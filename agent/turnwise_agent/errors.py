@@ -113,7 +113,7 @@ class Overloaded(ProtocolError):
 class Unauthorized(ProtocolError):
     """No token, or one that the server does not know."""
 
-    hint = "Pass token= or token_file=, or set TURNWISE_TOKEN; `turnwise serve` prints where its token file is"
+    hint = "Set TURNWISE_TOKEN_FILE, or pass token_file=; `turnwise serve` prints where its token file is"
 
 
 class Forbidden(ProtocolError):

@@ -69,6 +69,23 @@ class Renderer:
         """The token ids of a demonstrated action, stop token included. (What a policy sampled is never encoded.)"""
         return (*self._encode_content(text), self.stop_ids[0])
 
+    def span_ids(self, before: str, span: str, after: str) -> tuple[tuple[int, ...], int]:
+        """The ids of the action ``before + span + after``, cut behind ``span``, and how many stand before it.
+
+        The action is encoded as a whole, as demonstrations are; a token with a character of ``span`` in it belongs to it.
+
+        Raises:
+            RendererError: the tokenizer does not say which characters a token has.
+        """
+        if not self.tokenizer.is_fast:
+            raise RendererError("the tokenizer does not tell the places of its tokens; one with a tokenizer.json does")
+        encoded = self.tokenizer(
+            before + span + after, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
+        first, end = len(before), len(before) + len(span)
+        inside = [i for i, (start, stop) in enumerate(encoded["offset_mapping"]) if start < end and stop > first]
+        return tuple(encoded["input_ids"][: inside[-1] + 1]), inside[0]
+
     def decode(self, action_ids: Sequence[int]) -> str:
         """The text of an action, without its stop token."""
         ids = list(action_ids)

@@ -18,11 +18,13 @@ from turnwise_agent.branching import BranchRound, BranchRule, LivePath
 from turnwise_agent.client import Session, TurnwiseClient
 from turnwise_agent.engines.base import Engine, Sampling
 from turnwise_agent.errors import EnvFailed, ReplayMismatch, RolloutError, SessionGone, StepIndeterminate
+from turnwise_agent.probing import AnswerProbe, GroupProbe
 from turnwise_agent.renderer import Renderer
 from turnwise_agent.trajectory import Episode, Group, StopReason, Turn
 from turnwise_envs.types import EnvSpec, JsonObject, Observation, StepInfo, Task
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 #: An environment that loses more episodes of one group than this is broken, not unlucky.
 MAX_REDRAWS = 8
@@ -94,22 +96,24 @@ class RolloutEngine:
         self.settings = settings
         self.on_turn = on_turn
 
-    async def draw(self, draws: Sequence[TaskDraw], rule: BranchRule | None = None) -> list[Group]:
+    async def draw(
+        self, draws: Sequence[TaskDraw], rule: BranchRule | None = None, probe: AnswerProbe | None = None
+    ) -> list[Group]:
         """All groups, in order. Raises what :meth:`draw_group` raises; the others are cancelled then."""
         groups: dict[int, Group] = {}
-        async for number, group in self.stream(draws, rule):
+        async for number, group in self.stream(draws, rule, probe):
             groups[number] = group
         return [groups[number] for number in range(len(draws))]
 
     async def stream(
-        self, draws: Sequence[TaskDraw], rule: BranchRule | None = None
+        self, draws: Sequence[TaskDraw], rule: BranchRule | None = None, probe: AnswerProbe | None = None
     ) -> AsyncIterator[tuple[int, Group]]:
         """Groups with their number in ``draws``, as they are finished."""
         gate = asyncio.Semaphore(self.settings.max_concurrent_groups)
 
         async def one(number: int) -> tuple[int, Group]:
             async with gate:
-                return number, await self.draw_group(draws[number], rule)
+                return number, await self.draw_group(draws[number], rule, probe)
 
         tasks = [asyncio.create_task(one(number)) for number in range(len(draws))]
         try:
@@ -120,14 +124,19 @@ class RolloutEngine:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def draw_group(self, draw: TaskDraw, rule: BranchRule | None = None) -> Group:
-        """One group.
+    async def draw_group(
+        self, draw: TaskDraw, rule: BranchRule | None = None, probe: AnswerProbe | None = None
+    ) -> Group:
+        """One group. With ``probe``, every turn has its ``answer_logprobs``.
 
         Raises:
-            RolloutError: the task's prompt does not fit the context, or the environment keeps losing episodes.
+            RolloutError: the task's prompt does not fit the context, the environment keeps losing episodes, or there is
+                no answer to probe.
+            EngineError: the engine cannot be probed.
+            Forbidden, Unauthorized: the client's token may not see the answer.
             AgentError: the server or the engine failed for good.
         """
-        run = _GroupRun(self, draw)
+        run = _GroupRun(self, draw, probe)
         try:
             if rule is None:
                 await run.independent()
@@ -169,9 +178,10 @@ class _Path:
 class _GroupRun:
     """The state of one group while it is drawn."""
 
-    def __init__(self, engine: RolloutEngine, draw: TaskDraw) -> None:
+    def __init__(self, engine: RolloutEngine, draw: TaskDraw, probe: AnswerProbe | None) -> None:
         self.owner = engine
         self.draw = draw
+        self.probe = GroupProbe(probe, engine.engine, engine.renderer) if probe else None
         self.turns: list[Turn] = []
         self.episodes: dict[int, Episode] = {}
         self.opening: list[asyncio.Task[list[Session]]] = []
@@ -241,6 +251,8 @@ class _GroupRun:
 
     async def close(self) -> None:
         """Give the sessions back; none of them is needed again."""
+        if self.probe is not None:
+            await self.probe.close()
         if not self.opening:
             return
         opened, late = await asyncio.wait(self.opening, timeout=_OPENING_PATIENCE_S)
@@ -266,6 +278,8 @@ class _GroupRun:
         while True:
             try:
                 session = await self._hold(self._create())
+                if self.probe is not None:
+                    await self.probe.learn(session)
                 break
             except LOST_EPISODE:
                 self._count_drop()
@@ -317,10 +331,10 @@ class _GroupRun:
             prompt = owner.renderer.following(mark.observation.messages, mark.last_action_id)
             parent, context = mark.handle, mark.context_tokens
         context += len(prompt)
-        if context + settings.max_action_tokens > settings.max_context_tokens:
+        if context + self._room > settings.max_context_tokens:
             await self._overflow(path, context)
             return None
-        drawn = await owner.engine.generate(
+        generating = owner.engine.generate(
             prompt,
             Sampling(
                 max_tokens=settings.max_action_tokens,
@@ -330,6 +344,11 @@ class _GroupRun:
             ),
             parent,
         )
+        answer_logprobs: tuple[float, ...] = ()
+        if self.probe is None:
+            drawn = await generating
+        else:
+            drawn, answer_logprobs = await _both(generating, self.probe.score(mark.leaf, prompt, parent))
         if self.first_handle is None:
             self.first_handle = drawn.handle
         action = parse_action(owner.renderer.decode(drawn.token_ids), path.turns, owner.spec)
@@ -352,6 +371,7 @@ class _GroupRun:
             truncated=result.truncated,
             info=result.info,
             log_hash=result.log_hash,
+            answer_logprobs=answer_logprobs,
         )
         self.turns.append(turn)
         path.marks.append(
@@ -372,8 +392,7 @@ class _GroupRun:
         if path.turns == 0:
             raise RolloutError(
                 f"the prompt of {path.session.task.id} has {context} tokens; with an action of up to "
-                f"{self.owner.settings.max_action_tokens} it does not fit max_context_tokens="
-                f"{self.owner.settings.max_context_tokens}"
+                f"{self._room} it does not fit max_context_tokens={self.owner.settings.max_context_tokens}"
             )
         result = await path.session.finish(StopReason.CONTEXT_OVERFLOW.value)
         self._end(path, StopReason.CONTEXT_OVERFLOW, result.reward, result.info, result.log_hash)
@@ -399,6 +418,11 @@ class _GroupRun:
                 f"environment {self.owner.spec.id!r} lost {self.dropped} episodes on task {self.draw.split}/"
                 f"{self.draw.index}; see the server's log"
             )
+
+    @property
+    def _room(self) -> int:
+        """Tokens that may come behind a prompt."""
+        return max(self.owner.settings.max_action_tokens, self.probe.tokens if self.probe else 0)
 
     def _replaced(self, path: _Path) -> bool:
         return any(mark.observation.context == "replace" for mark in path.marks[1:])
@@ -429,3 +453,9 @@ async def _all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
     return [task.result() for task in running]
+
+
+async def _both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """Like :func:`_all`, of two kinds."""
+    results: list[Any] = await _all([one, other])
+    return results[0], results[1]

@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS turns (
     new_context INTEGER NOT NULL, action TEXT NOT NULL, observation TEXT NOT NULL, reward REAL NOT NULL,
     terminated INTEGER NOT NULL, truncated INTEGER NOT NULL, info TEXT NOT NULL, log_hash TEXT NOT NULL,
     prompt_ids TEXT NOT NULL, action_ids TEXT NOT NULL, logprobs TEXT NOT NULL, entropies TEXT NOT NULL,
-    versions TEXT NOT NULL, PRIMARY KEY (group_id, turn));
+    versions TEXT NOT NULL, answer_logprobs TEXT NOT NULL DEFAULT '[]', PRIMARY KEY (group_id, turn));
 CREATE TABLE IF NOT EXISTS episodes (
     group_id INTEGER NOT NULL REFERENCES groups(id), member INTEGER NOT NULL, leaf INTEGER NOT NULL, turns INTEGER NOT NULL,
     stop TEXT NOT NULL, outcome REAL NOT NULL, solved INTEGER NOT NULL, final_reward REAL NOT NULL,
@@ -68,6 +68,8 @@ class TrajectoryStore:
                 raise sqlite3.DatabaseError(f"it is something else, with the tables {', '.join(sorted(tables)[:4])}")
             self.db.enable_wal()
             connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            if "answer_logprobs" not in self.db["turns"].columns_dict:  # a file of an earlier version
+                self.db["turns"].add_column("answer_logprobs", str, not_null_default="[]")
         except sqlite3.Error as error:
             connection.close()
             raise StoreError(f"cannot open trajectory store {path}: {error}") from error
@@ -160,6 +162,7 @@ def _turn_rows(group_id: int, group: Group) -> Iterator[dict[str, Any]]:
             "logprobs": json.dumps(turn.logprobs),
             "entropies": json.dumps(turn.entropies),
             "versions": json.dumps(turn.versions),
+            "answer_logprobs": json.dumps(turn.answer_logprobs),
         }
 
 

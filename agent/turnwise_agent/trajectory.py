@@ -40,6 +40,8 @@ class Turn:
         versions: the weight version that produced each action token.
         action: what was sent to the environment.
         observation, reward, terminated, truncated, info, log_hash: its answer.
+        answer_logprobs: nats, of the gold answer's tokens if the policy had given it here instead of acting; empty unless
+            the context was probed.
     """
 
     id: int
@@ -59,6 +61,7 @@ class Turn:
     truncated: bool
     info: StepInfo
     log_hash: str
+    answer_logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

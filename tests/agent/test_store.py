@@ -70,7 +70,7 @@ def test_round_trip(file):
             turn.terminated,
             turn.truncated,
         ]
-        for name in ("prompt_ids", "action_ids", "logprobs", "entropies", "versions"):
+        for name in ("prompt_ids", "action_ids", "logprobs", "entropies", "versions", "answer_logprobs"):
             assert tuple(json.loads(kept[name])) == getattr(turn, name)
         assert json.loads(kept["info"])["counters"] == {"looks": turn.id}
         assert kept["log_hash"] == turn.log_hash
@@ -79,6 +79,17 @@ def test_round_trip(file):
     assert [row["stop"] for row in episodes] == ["terminated", "max_turns", "terminated", "context_overflow"]
     assert [row["solved"] for row in episodes] == [1, 0, 0, 0]
     assert [(row["forked_from"], row["forked_at"]) for row in episodes] == [(None, 0), (0, 2), (0, 1), (None, 0)]
+
+
+def test_a_file_of_a_version_without_probes(file):
+    with TrajectoryStore(file) as store:
+        store.add(store.run("old"), 0, "train", [forest()])
+        store.db.conn.execute("ALTER TABLE turns DROP COLUMN answer_logprobs")
+    probed = replace(forest(), turns=[replace(turn, answer_logprobs=(-1.5, -0.5)) for turn in forest().turns])
+    with TrajectoryStore(file) as store:
+        store.add(store.run("old"), 1, "train", [probed])
+        kept = [row["answer_logprobs"] for row in store.db["turns"].rows]
+    assert kept == ["[]"] * 7 + ["[-1.5, -0.5]"] * 7
 
 
 def test_a_shared_turn_is_one_row_and_in_every_transcript(store):

@@ -19,8 +19,10 @@ class GroupBuilder:
     turns: list[Turn] = field(default_factory=list)
     episodes: list[Episode] = field(default_factory=list)
 
-    def turn(self, parent: int | None, entropies: Sequence[float], reward: float = 0.0) -> int:
-        """A turn with one action token per entropy; returns its id."""
+    def turn(
+        self, parent: int | None, entropies: Sequence[float], reward: float = 0.0, answer: Sequence[float] = ()
+    ) -> int:
+        """A turn with one action token per entropy, and ``answer`` as what a probe before it found; returns its id."""
         count, number = len(entropies), len(self.turns)
         self.turns.append(
             Turn(
@@ -41,6 +43,7 @@ class GroupBuilder:
                 truncated=False,
                 info=StepInfo(),
                 log_hash=f"{self.index}-{number}",
+                answer_logprobs=tuple(answer),
             )
         )
         return number

@@ -69,6 +69,6 @@ def table() -> str:
             if found.settings.model_fields:
                 lines += ["| setting | default | meaning |", "|---|---|---|"]
             for key, field in found.settings.model_fields.items():
-                default = "none" if field.default is None else field.default
+                default = "none" if field.default is None else str(field.default).replace("\n", "\\n")
                 lines.append(f"| `{key}` | `{default}` | {field.description} |")
     return "\n".join(lines) + "\n\n"

@@ -18,7 +18,17 @@ import numpy as np
 import torch
 
 from turnwise_agent.renderer import Renderer
-from turnwise_envs import Action, Environment, EnvSpec, FunctionTaskSet, Observation, SplitSpec, StepInfo, StepResult
+from turnwise_envs import (
+    Action,
+    Environment,
+    EnvSpec,
+    FunctionTaskSet,
+    Observation,
+    Reference,
+    SplitSpec,
+    StepInfo,
+    StepResult,
+)
 from turnwise_trainer.models import make_tiny_model, make_tokenizer, save_model
 
 HERE = Path(__file__).parent
@@ -41,7 +51,7 @@ class Bandit(Environment):
             "additionalProperties": False,
         },
     )
-    tasks = FunctionTaskSet(spec, lambda split, index: ASK)
+    tasks = FunctionTaskSet(spec, lambda split, index: ASK, lambda task: Reference(answers=["b", "B"]))
 
     async def reset(self, task, seed, options):
         self.left = options.get("turns", 2)
@@ -66,7 +76,7 @@ class Bandit(Environment):
 
 
 class Mute(Bandit):
-    """Has no expert."""
+    """Has no expert, and no answer."""
 
     spec = Bandit.spec.model_copy(update={"id": "mute"})
     tasks = FunctionTaskSet(spec, lambda split, index: ASK)
@@ -133,6 +143,11 @@ class Server:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+    @property
+    def token_file(self) -> Path:
+        """Where its trainer token is."""
+        return self._home / "turnwise" / f"tokens-{self.port}.jsonl"
 
     def forget(self) -> None:
         """Throw its journal away: the next start knows nothing of earlier sessions."""

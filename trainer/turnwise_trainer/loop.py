@@ -180,7 +180,8 @@ class _Loop:
             )
             for number, index in enumerate(self._task_indices(step))
         ]
-        return await self.rollout.draw(draws, self.learner.objective.branch_rule())
+        objective = self.learner.objective
+        return await self.rollout.draw(draws, objective.branch_rule(), objective.answer_probe())
 
     def _task_indices(self, step: int) -> list[int]:
         config, tasks = self.run.config, self.tasks

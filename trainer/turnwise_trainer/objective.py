@@ -1,6 +1,6 @@
 """A resolved objective at work: from sampled groups to advantages, and from tensors to a loss.
 
-The learner is blind to the algorithm. It asks for a branch rule, for credit, and for the loss of a folded mini-batch::
+The learner is blind to the algorithm. It asks for a branch rule and a probe, for credit, and for the loss of a folded mini-batch::
 
     objective = Objective.resolve("empg")
     credit = objective.credit(view)                              # advantages over the whole batch
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from turnwise_agent.branching import BranchRule
-from turnwise_trainer.errors import ObjectiveError
+from turnwise_agent.probing import AnswerProbe
+from turnwise_trainer.errors import ConfigError, ObjectiveError
 from turnwise_trainer.fold import Folded, fold, slice_groups
 from turnwise_trainer.losses import LossInputs, LossTerm
 from turnwise_trainer.spec import Bound, ObjectiveSpec
@@ -75,6 +76,17 @@ class Objective:
         """How the rollout engine branches a group's episodes; None: it does not."""
         rule: BranchRule | None = self.spec.sampling.entry.function(self.spec.sampling.settings)
         return rule
+
+    def answer_probe(self) -> AnswerProbe | None:
+        """What the rollout engine scores before every turn; None: nothing.
+
+        Raises:
+            ConfigError: two entries would have it score different things.
+        """
+        probes = {bound.entry.probe(bound.settings) for bound in self.spec.rewards if bound.entry.probe is not None}
+        if len(probes) > 1:
+            raise ConfigError("objective.rewards: two entries want answers probed with different templates")
+        return next(iter(probes), None)
 
     def credit(self, view: BatchView) -> Credit:
         """Rewards, selection, advantages and modulation, in this order; statistics are over the kept groups.

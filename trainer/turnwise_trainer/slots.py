@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
+from turnwise_agent.probing import AnswerProbe
 from turnwise_trainer.errors import ObjectiveError
 from turnwise_trainer.losses import LossSettings
 from turnwise_trainer.settings import Settings
@@ -46,7 +47,8 @@ SIGNATURES: Mapping[Slot, tuple[tuple[str, ...], str]] = {
 class Entry:
     """A function that can fill a slot.
 
-    ``needs_entropy`` and ``needs_reference`` tell the learner to compute ``LossInputs.entropy_U`` and ``ref_logp_U``.
+    ``needs_entropy`` and ``needs_reference`` tell the learner to compute ``LossInputs.entropy_U`` and ``ref_logp_U``;
+    ``probe`` makes of the settings what the rollout engine measures as ``Turn.answer_logprobs``.
     """
 
     slot: Slot
@@ -55,6 +57,7 @@ class Entry:
     settings: type[Settings]
     needs_entropy: bool = False
     needs_reference: bool = False
+    probe: Callable[[Any], AnswerProbe] | None = None
 
     @property
     def summary(self) -> str:
@@ -112,6 +115,7 @@ def entry(
     settings: type[Settings] | None = None,
     needs_entropy: bool = False,
     needs_reference: bool = False,
+    probe: Callable[[Any], AnswerProbe] | None = None,
 ) -> Callable[[Function], Function]:
     """Register a function as an entry of ``slot``. The settings class is read from the annotation of ``settings``.
 
@@ -120,7 +124,7 @@ def entry(
     """
 
     def register(function: Function) -> Function:
-        made = make_entry(slot, name, function, settings, needs_entropy, needs_reference)
+        made = make_entry(slot, name, function, settings, needs_entropy, needs_reference, probe)
         known = _entries.get((slot, name))
         if known is not None and _origin(known.function) != _origin(function):
             raise ObjectiveError(f"{slot} already has an entry {name!r}: {'.'.join(_origin(known.function))}")
@@ -142,6 +146,7 @@ def make_entry(
     settings: type[Settings] | None = None,
     needs_entropy: bool = False,
     needs_reference: bool = False,
+    probe: Callable[[Any], AnswerProbe] | None = None,
 ) -> Entry:
     """Check that a function fits the slot and wrap it, without registering it. Raises ObjectiveError."""
     if slot not in SLOTS:
@@ -162,7 +167,7 @@ def make_entry(
     bare = [key for key, info in found.model_fields.items() if not info.description]
     if bare:
         raise ObjectiveError(f"{where}: say what its settings mean with Field(description=...): {', '.join(bare)}")
-    return Entry(slot, name, function, found, needs_entropy, needs_reference)
+    return Entry(slot, name, function, found, needs_entropy, needs_reference, probe)
 
 
 def _settings_class(function: Callable[..., Any], annotation: object) -> object:

@@ -104,6 +104,11 @@ class BatchView:
         return self.episode_S[self.row_K]
 
     @cached_property
+    def last_N(self) -> Ints:
+        """The row of each episode's last turn."""
+        return np.cumsum(np.bincount(self.episode_S, minlength=self.episodes)) - 1
+
+    @cached_property
     def tokens_S(self) -> Ints:
         """Number of action tokens of each row."""
         return np.bincount(self.row_K, minlength=self.rows)

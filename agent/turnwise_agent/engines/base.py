@@ -61,16 +61,32 @@ class Generation:
 
 
 class Engine(Protocol):
-    """Every engine: in process, over HTTP, or scripted."""
+    """Every engine: in process, over HTTP, or scripted.
+
+    Attributes:
+        can_probe: whether :meth:`score` says what the policy believes, as a short continuation of what is cached.
+    """
+
+    @property
+    def can_probe(self) -> bool: ...
 
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, parent: object | None = None) -> Generation:
         """Draw an action after ``parent``'s context followed by ``prompt_ids``."""
         ...
 
     async def score(
-        self, prompt_ids: Sequence[int], continuation_ids: Sequence[int], parent: object | None = None
+        self,
+        prompt_ids: Sequence[int],
+        continuation_ids: Sequence[int],
+        parent: object | None = None,
+        *,
+        given: int = 0,
     ) -> tuple[float, ...]:
-        """Log-probs (nats, temperature 1) of ``continuation_ids`` after ``parent``'s context and ``prompt_ids``."""
+        """Log-probs (nats, temperature 1) of ``continuation_ids`` after ``parent``'s context and ``prompt_ids``.
+
+        The first ``given`` tokens of the continuation are read, but not scored. No continuation leaves a trace: ask with
+        the prompt of a :meth:`generate` that waits at the same time, and the prompt is computed once for both.
+        """
         ...
 
     async def publish(self, weights: Mapping[str, Tensor], version: int) -> None:

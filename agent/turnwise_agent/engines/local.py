@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 from turnwise_agent.engines.base import Generation, Sampling
+from turnwise_agent.engines.batches import Filling, Request, fail, is_full, next_batch, of_similar_length
 from turnwise_agent.engines.cache import Node, TokenPool, missing
 from turnwise_agent.engines.forward import Backbone, WritingPast
 from turnwise_agent.engines.sampler import BatchSampler
@@ -39,23 +42,16 @@ class EngineStats:
     """Counters since the engine was made.
 
     ``forwarded_tokens`` went through the model for somebody; ``recomputed_tokens`` (a part of them) had been there before
-    and were evicted; ``padding_tokens`` were computed only because batches are rectangular.
+    and were evicted; ``padding_tokens`` were computed only because batches are rectangular. ``seconds`` were spent computing.
     """
 
     batches: int = 0
+    seconds: float = 0.0
     forwarded_tokens: int = 0
     recomputed_tokens: int = 0
     padding_tokens: int = 0
     sampled_tokens: int = 0
     scored_tokens: int = 0
-
-
-@dataclass
-class _Request:
-    node: Node  # the prompt to continue
-    sampling: Sampling | None  # None: score ``continuation``
-    continuation: tuple[int, ...]
-    future: asyncio.Future[Any]
 
 
 class LocalEngine:
@@ -72,6 +68,8 @@ class LocalEngine:
     Raises:
         EngineError: the architecture is not supported.
     """
+
+    can_probe = True
 
     def __init__(
         self, model: Any, *, cache_tokens: int = 262_144, max_batch: int = 64, deterministic: bool = False
@@ -92,7 +90,7 @@ class LocalEngine:
         # Only one buffer is in use at a time; touching fresh memory for each would cost more than the copy into it.
         self._scratch: Tensor | None = None
         self._root = Node(self._pool, None, (), "prompt")
-        self._waiting: list[_Request] = []
+        self._waiting: list[Request] = []
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
@@ -113,16 +111,21 @@ class LocalEngine:
 
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, parent: object | None = None) -> Generation:
         node = self._prompt_node(prompt_ids, parent, extra=sampling.max_tokens)
-        return await self._submit(node, sampling, ())  # type: ignore[no-any-return]
+        return await self._submit(node, sampling, (), 0)  # type: ignore[no-any-return]
 
     async def score(
-        self, prompt_ids: Sequence[int], continuation_ids: Sequence[int], parent: object | None = None
+        self,
+        prompt_ids: Sequence[int],
+        continuation_ids: Sequence[int],
+        parent: object | None = None,
+        *,
+        given: int = 0,
     ) -> tuple[float, ...]:
-        if not continuation_ids:
-            raise EngineError("nothing to score: continuation_ids is empty")
+        if not 0 <= given < len(continuation_ids):
+            raise EngineError(f"nothing to score: {given} of {len(continuation_ids)} continuation tokens are given")
         self._check_ids(continuation_ids)
         node = self._prompt_node(prompt_ids, parent, extra=len(continuation_ids))
-        return await self._submit(node, None, tuple(continuation_ids))  # type: ignore[no-any-return]
+        return await self._submit(node, None, tuple(continuation_ids), given)  # type: ignore[no-any-return]
 
     async def publish(self, weights: Mapping[str, Tensor], version: int) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._load, weights, version)
@@ -134,7 +137,7 @@ class LocalEngine:
             self._worker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._worker
-        _fail(self._waiting, EngineError("the engine was closed"))
+        fail(self._waiting, EngineError("the engine was closed"))
         await asyncio.to_thread(self._thread.shutdown)
 
     # -- the queue ----------------------------------------------------------------------------------------------------
@@ -164,12 +167,12 @@ class LocalEngine:
         if min(tokens) < 0 or max(tokens) >= self.vocab_size:
             raise EngineError(f"token ids go from 0 to {self.vocab_size - 1}, not {min(tokens)} to {max(tokens)}")
 
-    async def _submit(self, node: Node, sampling: Sampling | None, continuation: tuple[int, ...]) -> Any:
+    async def _submit(self, node: Node, sampling: Sampling | None, continuation: tuple[int, ...], given: int) -> Any:
         if self._closed:
             raise EngineError("the engine was closed")
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work(), name="turnwise-engine")
-        request = _Request(node, sampling, continuation, asyncio.get_running_loop().create_future())
+        request = Request(node, sampling, continuation, given, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         self._wake.set()
         return await request.future
@@ -183,23 +186,23 @@ class LocalEngine:
     async def _gather_requests(self) -> None:
         """Wait while requests keep coming: a small model's batch of 10 takes almost as long as one of 60."""
         seen = 0
-        while seen < len(self._waiting) < self._max_batch:
+        while seen < len(self._waiting) and not is_full(self._waiting, self._max_batch):
             seen = len(self._waiting)
             await asyncio.sleep(BATCH_WINDOW_S)
 
     async def _serve_batch(self) -> None:
         """A frame of its own: while the worker waits for the next batch, nothing may hold on to this one's nodes."""
-        batch, self._waiting = self._waiting[: self._max_batch], self._waiting[self._max_batch :]
+        batch, self._waiting = next_batch(self._waiting, self._max_batch)
         if not self._waiting:
             self._wake.clear()
         batch = [request for request in batch if not request.future.cancelled()]
         try:
             answers = await asyncio.get_running_loop().run_in_executor(self._thread, self._run, batch)
         except asyncio.CancelledError:
-            _fail(batch, EngineError("the engine was closed"))
+            fail(batch, EngineError("the engine was closed"))
             raise
         except Exception as error:
-            _fail(batch, error)
+            fail(batch, error)
             return
         for request, answer in zip(batch, answers, strict=True):
             if not request.future.done():
@@ -221,16 +224,17 @@ class LocalEngine:
         self._pool.drop_all()
 
     @torch.inference_mode()
-    def _run(self, batch: list[_Request]) -> list[Any]:
+    def _run(self, batch: list[Request]) -> list[Any]:
         if not batch:
             return []
+        began = time.perf_counter()
         self.stats.batches += 1
         chains = [request.node.chain() for request in batch]
         keep = {node for chain in chains for node in chain}
         self._pool.touch(keep)
         self._prefill(batch, keep)
-        draws = [i for i, request in enumerate(batch) if request.sampling is not None]
-        probes = [i for i, request in enumerate(batch) if request.sampling is None]
+        draws = [i for i, request in enumerate(batch) if not request.is_probe]
+        probes = [i for i, request in enumerate(batch) if request.is_probe]
         answers: list[Any] = [None] * len(batch)
         if draws:
             for i, answer in zip(draws, self._draw([batch[i] for i in draws], keep), strict=True):
@@ -238,10 +242,20 @@ class LocalEngine:
         if probes:
             for i, scores in zip(probes, self._score([batch[i] for i in probes]), strict=True):
                 answers[i] = scores
+        self.stats.seconds += time.perf_counter() - began
         return answers
 
-    def _prefill(self, batch: list[_Request], keep: set[Node]) -> None:
-        """Bring every node of every chain into the pool, ancestors first, each once."""
+    def _prefill(self, batch: list[Request], keep: set[Node]) -> None:
+        """Bring every node of every chain into the pool, ancestors first, each once.
+
+        A prompt takes one of the probes that wait for it along: the forward pass is then longer by a few tokens, instead
+        of a second pass that would gather the whole context again. What comes after the prompt is not stored.
+        """
+        riders: dict[Node, Request] = {}
+        if not self._deterministic:  # there a prompt is computed in the same shape with and without probes
+            for request in batch:
+                if request.is_probe:
+                    riders.setdefault(request.node, request)
         while True:
             wave = list({id(node): node for request in batch for node in list(missing(request.node))[:1]}.values())
             if not wave:
@@ -250,20 +264,24 @@ class LocalEngine:
             if self._deterministic:
                 for node in wave:
                     # In the same steps as the first time: prompts at once, action tokens one by one.
-                    self._fill([node], keep, one_by_one=node.kind == "action")
+                    self._fill([Filling(node)], keep, one_by_one=node.kind == "action")
             else:
-                for alike in _of_similar_length(wave, self._max_batch):
+                for alike in of_similar_length([Filling(node, riders.get(node)) for node in wave], self._max_batch):
                     self._fill(alike, keep, one_by_one=False)
 
-    def _fill(self, nodes: list[Node], keep: set[Node], *, one_by_one: bool) -> None:
+    def _fill(self, fillings: list[Filling], keep: set[Node], *, one_by_one: bool) -> None:
+        nodes = [filling.node for filling in fillings]
         hidden, buffer, offset = self._extend(
             [node.parent for node in nodes if node.parent is not None],
-            [node.tokens for node in nodes],
+            [filling.tokens for filling in fillings],
             one_by_one=one_by_one,
         )
         self._store(nodes, keep, buffer, list(range(len(nodes))), offset)
-        for row, node in enumerate(nodes):
-            node.hidden = hidden[row, len(node.tokens) - 1].clone()
+        for row, (node, rider) in enumerate((filling.node, filling.rider) for filling in fillings):
+            last = len(node.tokens) - 1
+            node.hidden = hidden[row, last].clone()
+            if rider is not None:
+                rider.hidden = hidden[row, last + rider.given : last + len(rider.continuation)].clone()
 
     def _extend(
         self, parents: Sequence[Node], new: Sequence[tuple[int, ...]], *, one_by_one: bool = False
@@ -322,7 +340,7 @@ class LocalEngine:
             node.slots = owned
             node.computed = True
 
-    def _draw(self, batch: list[_Request], keep: set[Node]) -> list[Generation]:
+    def _draw(self, batch: list[Request], keep: set[Node]) -> list[Generation]:
         backbone, device = self.backbone, self.backbone.device
         sampler = BatchSampler([request.sampling for request in batch if request.sampling is not None], device)
         first = torch.stack([request.node.hidden for request in batch if request.node.hidden is not None])
@@ -362,7 +380,7 @@ class LocalEngine:
 
     def _retire(
         self,
-        batch: list[_Request],
+        batch: list[Request],
         keep: set[Node],
         sampler: BatchSampler,
         buffer: Tensor,
@@ -385,37 +403,21 @@ class LocalEngine:
             self._pool.touch(nodes)
             self._store(nodes, keep, buffer, [place for place, _ in stored], offset)
 
-    def _score(self, batch: list[_Request]) -> list[tuple[float, ...]]:
-        backbone = self.backbone
-        first = torch.stack([request.node.hidden for request in batch if request.node.hidden is not None])
-        hidden = first[:, None]
-        if any(len(request.continuation) > 1 for request in batch):
+    def _score(self, batch: list[Request]) -> list[tuple[float, ...]]:
+        alone = [request for request in batch if request.hidden is None]
+        if any(len(request.continuation) > 1 for request in alone):
             rest, _, _ = self._extend(
-                [request.node for request in batch], [request.continuation[:-1] for request in batch]
+                [request.node for request in alone], [request.continuation[:-1] for request in alone]
             )
-            hidden = torch.cat([hidden, rest], dim=1)
-        logps = backbone.logits(hidden).log_softmax(-1)
-        answers = []
-        for row, request in enumerate(batch):
-            wanted = torch.tensor(request.continuation, device=logps.device)
-            picked = logps[row, : len(wanted)].gather(-1, wanted[:, None])[:, 0]
-            answers.append(tuple(picked.tolist()))
-            self.stats.scored_tokens += len(wanted)
-        return answers
-
-
-def _fail(requests: Sequence[_Request], error: Exception) -> None:
-    for request in requests:
-        if not request.future.done():
-            request.future.set_exception(error)
-
-
-def _of_similar_length(nodes: list[Node], most: int) -> Iterator[list[Node]]:
-    """Batches of at most ``most`` segments, none longer than 1.5 times the shortest: padding is computed, too."""
-    batch: list[Node] = []
-    for node in sorted(nodes, key=lambda node: len(node.tokens)):
-        if batch and (len(batch) == most or len(node.tokens) > 1.5 * len(batch[0].tokens)):
-            yield batch
-            batch = []
-        batch.append(node)
-    yield batch
+        for row, request in enumerate(alone):
+            assert request.node.hidden is not None  # _prefill has seen to it
+            first = request.node.hidden[None]
+            if len(request.continuation) > 1:
+                first = torch.cat([first, rest[row, : len(request.continuation) - 1]])
+            request.hidden = first[request.given :]
+        logps = self.backbone.logits(torch.cat([r.hidden for r in batch if r.hidden is not None])).log_softmax(-1)
+        wanted = [request.continuation[request.given :] for request in batch]
+        ids = torch.tensor([token for tokens in wanted for token in tokens], device=logps.device)
+        picked = iter(logps.gather(-1, ids[:, None])[:, 0].tolist())
+        self.stats.scored_tokens += len(ids)
+        return [tuple(itertools.islice(picked, len(tokens))) for tokens in wanted]

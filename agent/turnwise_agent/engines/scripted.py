@@ -21,8 +21,10 @@ class ScriptedEngine:
         engine = ScriptedEngine(lambda context: renderer.action_ids("look"))
 
     What it says is certain: log-probs and entropies are 0. ``sampling`` only bounds the length. A handle is the context
-    itself, and the version is what was published last.
+    itself, and the version is what was published last. It believes nothing, so there is nothing to probe.
     """
+
+    can_probe = False
 
     def __init__(self, script: Script) -> None:
         self.version = 0
@@ -46,13 +48,18 @@ class ScriptedEngine:
         )
 
     async def score(
-        self, prompt_ids: Sequence[int], continuation_ids: Sequence[int], parent: object | None = None
+        self,
+        prompt_ids: Sequence[int],
+        continuation_ids: Sequence[int],
+        parent: object | None = None,
+        *,
+        given: int = 0,
     ) -> tuple[float, ...]:
         """0 for what the script would say, minus infinity from the first token on that it would not."""
         context, wanted = _context(prompt_ids, parent), tuple(continuation_ids)
         said = tuple(self._script(context))
         agreed = next((i for i, token in enumerate(wanted) if said[i : i + 1] != (token,)), len(wanted))
-        return (0.0,) * agreed + (float("-inf"),) * (len(wanted) - agreed)
+        return ((0.0,) * agreed + (float("-inf"),) * (len(wanted) - agreed))[given:]
 
     async def publish(self, weights: Mapping[str, Tensor], version: int) -> None:
         self.version = version

@@ -42,5 +42,5 @@ def shuffled_env(view: BatchView, settings: ShuffledEnv) -> Floats:
         seed = int.from_bytes(hashlib.sha256(history.encode()).digest()[:8], "big")
         dealt_N[members] = outcome_N[np.random.default_rng(seed).permutation(members)]
     reward_S = np.zeros(view.rows)
-    reward_S[np.cumsum(np.bincount(view.episode_S)) - 1] = dealt_N
+    reward_S[view.last_N] = dealt_N
     return settings.weight * reward_S
