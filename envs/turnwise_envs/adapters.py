@@ -22,6 +22,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError, validate_call
 
@@ -88,5 +89,8 @@ def _bound(function: Callable[..., object], positional: tuple[str, ...], named: 
     except TypeError as error:
         takes = ", ".join(options_of(function)) or "no arguments"
         raise UnknownEnvironment(f"{function.__name__}: {error}; it takes {takes}") from error
-    arguments: Arguments = dict(bound.arguments)
+    arguments: dict[str, Any] = dict(bound.arguments)
+    for parameter in bound.signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:  # options that it hands on are arguments like the others
+            arguments |= arguments.pop(parameter.name, {})
     return arguments

@@ -79,7 +79,7 @@ def test_version() -> None:
 def test_a_typo_gets_a_suggestion() -> None:
     result = CliRunner().invoke(cli.app, ["chek-env"])
     assert result.exit_code == 2
-    assert "Did you mean 'check-env'?" in result.output
+    assert "Did you mean 'check-env'" in result.output
 
 
 def test_a_plug_in_adds_a_flat_command(plugin) -> None:

@@ -46,7 +46,7 @@ async def _stretches(subject: Subject, trace: Trace) -> list[float]:
     env = subject.env_class()
     task = subject.env_class.tasks.get(trace.split, trace.index)
     try:
-        calls = [_Timed(env.reset(task, trace.seed, {}))]
+        calls = [_Timed(env.reset(task, trace.seed, dict(trace.options)))]
         await calls[0]
         for action in trace.actions:
             timed = _Timed(env.step(action))

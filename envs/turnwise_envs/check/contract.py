@@ -18,6 +18,8 @@ from turnwise_envs.errors import EnvironmentFault, InvalidOptions, UnknownTask
 from turnwise_envs.types import Action, EnvSpec, Reference, StepResult, Task
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+#: The ends of what travels as JSON, and where generators of 32 bits stop.
+_SEEDS = (0, -1, 2**32, 2**53 - 1, 1 - 2**53)
 _ENDS = ("solved", "failed", "max_turns")
 
 
@@ -74,7 +76,6 @@ async def tasks(subject: Subject) -> None:
             reference = found.reference(task)
             if not isinstance(reference, Reference):
                 raise Failure(f"`tasks.reference` must return a Reference and returned {type(reference).__name__}.")
-            canonical(reference)
         if len(ids) < len({0, last // 2, last}):
             raise Failure(
                 f"task ids must be unique, but two tasks of {split.name} share one; put the index into the id."
@@ -123,7 +124,7 @@ async def reset(subject: Subject) -> None:
     for split, index, seed in subject.starts():
         where = f"{split}/{index} seed {seed}"
         try:
-            episode = await start(subject.env_class, split, index, seed)
+            episode = await start(subject.env_class, split, index, seed, subject.options)
         except EnvironmentFault as fault:
             raise Failure(f"`reset` must return an Observation, but at {where} the {fault}.") from fault
         messages = episode.initial.messages
@@ -135,10 +136,22 @@ async def reset(subject: Subject) -> None:
             )
 
 
+async def seeds(subject: Subject) -> None:
+    split, index, _ = subject.starts()[0]
+    for seed in _SEEDS:
+        try:
+            await close(await start(subject.env_class, split, index, seed, subject.options))
+        except EnvironmentFault as fault:
+            raise Failure(
+                f"every integer is a seed, but with seed {seed} the {fault}; bring it into the range of your generator, "
+                "with `seed % 2**32` for instance."
+            ) from fault
+
+
 async def finish(subject: Subject) -> None:
     split, index, seed = subject.starts()[0]
     for reason in ("max_turns", "context_overflow"):
-        episode = await start(subject.env_class, split, index, seed)
+        episode = await start(subject.env_class, split, index, seed, subject.options)
         try:
             await episode.finish(reason)
         except EnvironmentFault as fault:
@@ -167,7 +180,7 @@ async def step(subject: Subject) -> None:
             return player(episode)
 
         try:
-            trace = await record(subject.env_class, split, index, seed, choose)
+            trace = await record(subject.env_class, split, index, seed, subject.options, choose)
         except EnvironmentFault as fault:
             contract, check = {
                 "known": ("`step` must answer every action with a StepResult, but the", "step"),
@@ -191,7 +204,9 @@ async def turn_limit(subject: Subject) -> None:
     if limit > 200:
         raise Skip(f"the limit of {limit} turns is too far away to be reached, and there is no option `max_turns`.")
     split, index, seed = subject.starts()[0]
-    episode = await start(subject.env_class, split, index, seed, {"max_turns": limit} if shortened else {})
+    episode = await start(
+        subject.env_class, split, index, seed, {**subject.options, **({"max_turns": limit} if shortened else {})}
+    )
     try:
         while not episode.done and episode.turn < limit:
             admissible = episode.observation.admissible_actions or ["wait"]
@@ -220,7 +235,7 @@ async def junk(subject: Subject) -> None:
 
     while position < len(remaining):
         try:
-            trace = await record(subject.env_class, split, index, seed, choose)
+            trace = await record(subject.env_class, split, index, seed, subject.options, choose)
         except EnvironmentFault as fault:
             raise _failure(
                 fault,

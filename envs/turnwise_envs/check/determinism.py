@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickletools
 
 from turnwise_envs.check import elsewhere
@@ -13,17 +14,21 @@ from turnwise_envs.check.trace import (
     follow,
     initial_difference,
     replay,
+    restart,
     start,
     trace_of,
 )
 from turnwise_envs.episode import LiveEpisode
 
+#: How often an episode is forked at a random turn.
+_FORKS = 3
 #: Two of them, since the order of a set of two strings is the same under every other seed.
 _OTHER_HASH_SEEDS = (1, 2)
 
 
 async def determinism(subject: Subject) -> None:
-    _needs_determinism(subject)
+    if not subject.spec.deterministic:
+        raise Skip(f"{_UNPROMISED}: replay shows recorded results{await _unpromised_but_kept(subject)}.")
     for trace in _all(subject):
         parted = difference(trace, await replay(subject.env_class, trace))
         if parted is None:
@@ -43,10 +48,10 @@ async def determinism(subject: Subject) -> None:
 
 async def isolation(subject: Subject) -> None:
     """Two episodes step by turns in one process, each must go as it did alone."""
-    _needs_determinism(subject)
+    _needs_determinism(subject, "whether episodes touch each other cannot be seen")
     pairs = list(zip(subject.traces, [*subject.traces[1:], subject.traces[0]], strict=True))
     for one, other in [*pairs, (subject.traces[0], subject.traces[0])]:
-        episodes = [await start(subject.env_class, t.split, t.index, t.seed) for t in (one, other)]
+        episodes = [await restart(subject.env_class, t) for t in (one, other)]
         for turn in range(1, max(len(one.actions), len(other.actions)) + 1):
             for episode, trace in zip(episodes, (one, other), strict=True):
                 await follow(episode, trace, until=turn)
@@ -63,7 +68,7 @@ async def isolation(subject: Subject) -> None:
 
 
 async def fresh_process(subject: Subject) -> None:
-    _needs_determinism(subject)
+    _needs_determinism(subject, "another server cannot take over an episode")
     traces = _all(subject)
     jobs = [elsewhere.Job(trace) for trace in traces]
     for hash_seed in _OTHER_HASH_SEEDS:
@@ -79,10 +84,10 @@ async def fresh_process(subject: Subject) -> None:
 
 
 async def seed(subject: Subject) -> None:
-    _needs_determinism(subject)
+    _needs_determinism(subject, "two members of a group may start in different worlds")
     trace = subject.traces[0]
-    one = await start(subject.env_class, trace.split, trace.index, trace.seed)
-    other = await start(subject.env_class, trace.split, trace.index, trace.seed + 1)
+    one = await restart(subject.env_class, trace)
+    other = await start(subject.env_class, trace.split, trace.index, trace.seed + 1, trace.options)
     await close(one)
     await close(other)
     keys = one.initial.state_key, other.initial.state_key
@@ -96,13 +101,14 @@ async def seed(subject: Subject) -> None:
 
 
 async def fork(subject: Subject) -> None:
-    _needs_determinism(subject)
+    forks = "forks restore snapshots" if subject.spec.snapshot else "and without snapshots a fork is refused"
+    _needs_determinism(subject, forks)
     rng = subject.rng("fork")
     for trace in subject.traces:
-        parent = await start(subject.env_class, trace.split, trace.index, trace.seed)
+        parent = await restart(subject.env_class, trace)
         middle = rng.randint(0, max(0, len(trace.actions) - 1))
         await follow(parent, trace, until=middle)
-        points = {rng.randint(0, middle), middle} if not subject.spec.snapshot else {rng.randint(0, max(0, middle - 1))}
+        points = {middle, *(rng.randint(0, middle) for _ in range(_FORKS))}
         for at_turn in sorted(points):
             if not (subject.spec.snapshot and at_turn == parent.turn):  # that one is the business of `snapshot`
                 await _branch(parent, trace, at_turn, "fork")
@@ -120,13 +126,21 @@ async def snapshot(subject: Subject) -> str | None:
         raise Skip("the spec promises no snapshots; forks replay instead.")
     jobs = [job for trace in subject.traces if trace.actions for job in await _snapshots(subject, trace)]
     if not subject.spec.deterministic:
-        return "a snapshot is no pickle (whether it holds the whole state cannot be seen without determinism)"
+        await _check_equal(subject, jobs)
+        return "a snapshot comes back as it was (whether it holds the whole state cannot be seen without determinism)"
     for trace in subject.traces:
-        parent = await start(subject.env_class, trace.split, trace.index, trace.seed)
+        parent = await restart(subject.env_class, trace)
         for turn in [job.turn for job in jobs if job.trace is trace]:
             await follow(parent, trace, until=turn)
             await _branch(parent, trace, turn, "snapshot")
         await close(parent)
+    told = _restored_elsewhere(subject, jobs)
+    await _check_equal(subject, jobs)
+    return told
+
+
+def _restored_elsewhere(subject: Subject, jobs: list[elsewhere.Job]) -> str | None:
+    """Restore them in a fresh process and go on; what to say if that cannot be tried."""
     try:
         restored = elsewhere.replay_elsewhere(subject.env_class, jobs, shifted=False)
     except Skip as reason:
@@ -143,7 +157,7 @@ async def snapshot(subject: Subject) -> str | None:
 
 async def _snapshots(subject: Subject, trace: Trace) -> list[elsewhere.Job]:
     """Snapshots at the first, a random and the last live turn; taking them must not disturb the episode."""
-    parent = await start(subject.env_class, trace.split, trace.index, trace.seed)
+    parent = await restart(subject.env_class, trace)
     last = len(trace.actions) - 1
     jobs = []
     for turn in sorted({0, subject.rng(f"snapshot {trace.where}").randint(0, last), last}):
@@ -200,6 +214,25 @@ def _check_bytes(data: object, trace: Trace, turn: int) -> None:
         )
 
 
+async def _check_equal(subject: Subject, jobs: list[elsewhere.Job]) -> None:
+    """A snapshot of what was restored is the snapshot; how bytes that are no JSON are written is not our business."""
+    for job in jobs:
+        assert job.snapshot is not None
+        copy = subject.env_class()
+        copy.restore(job.snapshot)
+        again = copy.snapshot()
+        await copy.close()
+        try:
+            same = again == job.snapshot or json.loads(again) == json.loads(job.snapshot)
+        except ValueError:
+            continue
+        if not same:
+            raise Failure(
+                f"a restored episode must give the same snapshot again, but the one of {job.trace.where} at turn "
+                f"{job.turn} came back with another state; read in `restore` all that `snapshot` writes."
+            )
+
+
 def _is_pickle(data: bytes) -> bool:
     try:
         return sum(1 for _ in pickletools.genops(data)) > 1 and data.endswith(b".")
@@ -221,6 +254,19 @@ def _all(subject: Subject) -> list[Trace]:
     return [*subject.traces, *subject.junk_traces]
 
 
-def _needs_determinism(subject: Subject) -> None:
+_UNPROMISED = "the spec says that the environment is not deterministic"
+
+
+def _needs_determinism(subject: Subject, instead: str) -> None:
     if not subject.spec.deterministic:
-        raise Skip("the spec says that the environment is not deterministic.")
+        raise Skip(f"{_UNPROMISED}: {instead}.")
+
+
+async def _unpromised_but_kept(subject: Subject) -> str:
+    """A hint, if all episodes came out the same once more. Tools with effects are not called again for this."""
+    if not subject.spec.stateless_tools and subject.spec.tools:
+        return ""
+    for trace in subject.traces:
+        if difference(trace, await replay(subject.env_class, trace)) is not None:
+            return ""
+    return f"; {len(subject.traces)} of {len(subject.traces)} came out the same again: if that is so always, promise it"

@@ -11,9 +11,9 @@ from turnwise_envs.check.policy import MAX_RECORDED_TURNS, Player
 from turnwise_envs.check.subject import Failure, Subject
 from turnwise_envs.check.trace import record
 from turnwise_envs.environment import TaskSet
-from turnwise_envs.episode import LiveEpisode
 from turnwise_envs.errors import EnvironmentFault
-from turnwise_envs.types import Action, Reference, Task
+from turnwise_envs.types import Reference, Task
+from turnwise_envs.wrappers.wrapped import WrappedTasks
 
 Plant = Callable[[Reference, str], Reference]
 
@@ -35,8 +35,9 @@ async def _search(subject: Subject, marker: str) -> None:
     for number, (split, index, seed) in enumerate([*starts, starts[0]]):
         # The extra one is ended at once: a message about the score is an observation too.
         limit = 0 if number == len(starts) else MAX_RECORDED_TURNS
-        player = _Uninformed(subject.rng(f"canary {number}"), limit=limit)
-        trace = await record(subject.env_class, split, index, seed, player)
+        # The expert may know the answers, and would say the marker himself.
+        player = Player(subject.rng(f"canary {number}"), uninformed=True, limit=limit)
+        trace = await record(subject.env_class, split, index, seed, subject.options, player)
         task = subject.env_class.tasks.get(split, index)
         if marker in task.model_dump_json():
             raise Failure(
@@ -52,17 +53,11 @@ async def _search(subject: Subject, marker: str) -> None:
                 )
 
 
-class _Uninformed(Player):
-    """Never asks the expert, who may know the answers and would say the marker himself."""
-
-    def _known(self, episode: LiveEpisode) -> Action | None:
-        admissible = episode.observation.admissible_actions
-        return Action(text=self._rng.choice(admissible)) if admissible else None
-
-
 @contextlib.contextmanager
 def _planted(tasks: TaskSet, plant: Plant, marker: str) -> Iterator[None]:
     """Replaces ``reference`` on the task set itself, however the environment comes by it."""
+    while isinstance(tasks, WrappedTasks):
+        tasks = tasks.inner  # the environment inside knows only these
     original = tasks.reference
 
     def reference(task: Task) -> Reference:

@@ -16,20 +16,28 @@ MAX_GUESSED_TURNS = 15
 class Player:
     """Chooses the actions of one episode: an expert's, admissible ones at random, or plausible text and tool calls.
 
-    ``last`` says what it chose: a ``known`` action, a ``guess`` that may be wrong but must not raise, or to ``stop``;
+    An uninformed one never asks the expert, who may know the answers. Without a ``limit`` it plays to the end. ``last`` says what it chose: a ``known`` action, a ``guess`` that may be wrong but must not raise, or to ``stop``;
     ``action`` is the action.
     """
 
-    def __init__(self, rng: random.Random, *, follow_expert: bool = False, limit: int = MAX_RECORDED_TURNS) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        *,
+        follow_expert: bool = False,
+        uninformed: bool = False,
+        limit: int | None = MAX_RECORDED_TURNS,
+    ) -> None:
         self._rng = rng
-        self._follow_expert = follow_expert
+        self._asks_expert = 0.0 if uninformed else 1.0 if follow_expert else 0.3
         self._limit = limit
         self.last: Literal["known", "guess", "stop"] = "known"
         self.action = Action()
 
     def __call__(self, episode: LiveEpisode) -> Action | None:
         action = self._known(episode)
-        if episode.turn >= min(self._limit, MAX_GUESSED_TURNS if action is None else MAX_RECORDED_TURNS):
+        longest = MAX_GUESSED_TURNS if action is None else MAX_RECORDED_TURNS
+        if self._limit is not None and episode.turn >= min(self._limit, longest):
             self.last = "stop"
             return None
         self.last = "guess" if action is None else "known"
@@ -37,7 +45,7 @@ class Player:
         return self.action
 
     def _known(self, episode: LiveEpisode) -> Action | None:
-        if self._follow_expert or self._rng.random() < 0.3:
+        if self._rng.random() < self._asks_expert:
             expert = episode.env.expert_action()
             if expert is not None:
                 return expert

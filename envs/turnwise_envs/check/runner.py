@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from turnwise_envs import registry
-from turnwise_envs.check import blocking, contract, determinism, hidden
+from turnwise_envs.check import blocking, contract, cost, determinism, hidden, schemas
 from turnwise_envs.check.report import Finding, Report
 from turnwise_envs.check.subject import Failure, Skip, Subject
 from turnwise_envs.environment import Environment
+from turnwise_envs.episode import check_options
+from turnwise_envs.types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,11 @@ class Check:
 CHECKS: tuple[Check, ...] = (
     Check("spec", "the spec is complete and true", contract.spec),
     Check("tasks", "tasks are fixed by split and index", contract.tasks, ("spec",)),
+    Check("serialisable", "spec, tasks and references survive JSON", schemas.serialisable, ("tasks",)),
+    Check("tools", "a tool parser accepts the schemas", schemas.tools, ("spec",)),
     Check("options", "unknown options are refused", contract.options, ("spec",)),
     Check("reset", "reset gives the complete prompt", contract.reset, ("tasks", "options")),
+    Check("seeds", "every integer is a seed", contract.seeds, ("reset",)),
     Check("finish", "an episode can be ended and scored at any turn", contract.finish, ("reset",)),
     Check("step", "every action gets a StepResult", contract.step, ("finish",)),
     Check("junk", "no mistake of the policy raises", contract.junk, ("step",)),
@@ -43,21 +48,28 @@ CHECKS: tuple[Check, ...] = (
     Check("snapshot", "a snapshot holds the whole state", determinism.snapshot, ("fork", "fresh-process")),
     Check("canary", "the Reference stays hidden", hidden.canary, ("step",)),
     Check("blocking", "the event loop is never held up", blocking.blocking, ("step",)),
+    Check("cost", "resets, steps and snapshots are affordable", cost.cost, ("step",)),
 )
 
 
-def check_env(env: str | type[Environment], *, episodes: int = 3, seed: int = 0) -> Report:
+def check_env(
+    env: str | type[Environment], *, episodes: int = 3, seed: int = 0, options: JsonObject | None = None
+) -> Report:
     """Check an environment: a class, an id, or an import path ``module:Class``.
 
-    ``episodes`` are played and then replayed in many ways; ``seed`` drives the choice of tasks and actions.
+    ``episodes`` are played and then replayed in many ways; ``seed`` drives the choice of tasks and actions; ``options``
+    are those of every episode.
 
     Raises:
         UnknownEnvironment: there is no such environment. All that is wrong with it is in the report.
+        InvalidOptions: it has no such options.
     """
     env_class = registry.load(env) if isinstance(env, str) else env
     spec = getattr(env_class, "spec", None)
     name = env if isinstance(env, str) else f"{env_class.__module__}:{env_class.__qualname__}"
-    subject = Subject(env_class, name, max(1, episodes), seed)
+    if options:
+        check_options(env_class, options)
+    subject = Subject(env_class, name, max(1, episodes), seed, options or {})
     with ThreadPoolExecutor(1) as thread:  # its own loop, also when the caller is inside one (a notebook)
         findings = thread.submit(asyncio.run, _run(subject)).result()
     return Report(getattr(spec, "id", name), findings)

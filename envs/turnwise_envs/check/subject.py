@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from turnwise_envs.check.trace import Trace
 from turnwise_envs.environment import Environment
-from turnwise_envs.types import EnvSpec
+from turnwise_envs.types import EnvSpec, JsonObject
 
 
 class Failure(Exception):
@@ -24,12 +24,13 @@ class Skip(Exception):
 
 @dataclass
 class Subject:
-    """One environment class being checked. ``traces`` are recorded by the first checks and replayed by the later ones."""
+    """One environment class being checked, with ``options`` in every episode. ``traces`` are recorded by the first checks and replayed by the later ones."""
 
     env_class: type[Environment]
     name: str
     episodes: int
     seed: int
+    options: JsonObject = field(default_factory=dict)
     traces: list[Trace] = field(default_factory=list)
     junk_traces: list[Trace] = field(default_factory=list)
 

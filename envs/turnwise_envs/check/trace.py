@@ -28,6 +28,7 @@ class Trace:
     split: str
     index: int
     seed: int
+    options: JsonObject
     actions: tuple[Action, ...]
     links: tuple[bytes, ...]
     hashes: tuple[str, ...]
@@ -44,9 +45,11 @@ FINISH = "check"
 Choose = Callable[[LiveEpisode], Action | None]
 
 
-async def record(env_class: type[Environment], split: str, index: int, seed: int, choose: Choose) -> Trace:
+async def record(
+    env_class: type[Environment], split: str, index: int, seed: int, options: JsonObject, choose: Choose
+) -> Trace:
     """Play until the end or until ``choose`` gives None, then finish. Raises EnvironmentFault."""
-    episode = await start(env_class, split, index, seed)
+    episode = await start(env_class, split, index, seed, options)
     try:
         while not episode.done and (action := choose(episode)) is not None:
             await take(episode, action)
@@ -60,7 +63,7 @@ async def record(env_class: type[Environment], split: str, index: int, seed: int
 
 async def replay(env_class: type[Environment], trace: Trace) -> Trace:
     """Take the trace's actions again. Raises EnvironmentFault."""
-    episode = await start(env_class, trace.split, trace.index, trace.seed)
+    episode = await restart(env_class, trace)
     try:
         await follow(episode, trace)
         return trace_of(episode)
@@ -78,9 +81,12 @@ async def follow(episode: LiveEpisode, trace: Trace, until: int | None = None) -
         await take(episode, None)
 
 
-async def start(
-    env_class: type[Environment], split: str, index: int, seed: int, options: JsonObject | None = None
-) -> LiveEpisode:
+async def restart(env_class: type[Environment], trace: Trace) -> LiveEpisode:
+    """The trace's episode at its start. Raises EnvironmentFault."""
+    return await start(env_class, trace.split, trace.index, trace.seed, trace.options)
+
+
+async def start(env_class: type[Environment], split: str, index: int, seed: int, options: JsonObject) -> LiveEpisode:
     """As :meth:`LiveEpisode.start`; a reset that hangs is a fault."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -112,6 +118,7 @@ def trace_of(episode: LiveEpisode) -> Trace:
         episode.task.split,
         episode.task.index,
         episode.seed,
+        episode.options,
         tuple(record.action for record in records if record.action is not None),
         (canonical(episode.initial), *(canonical(record.result) for record in records)),
         (episode.initial_hash, *(record.log_hash for record in records)),

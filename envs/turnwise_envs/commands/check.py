@@ -11,6 +11,7 @@ from rich.console import Console
 
 from turnwise_envs import registry
 from turnwise_envs.check import check_env
+from turnwise_envs.commands.play import parse_options
 
 app = typer.Typer()
 
@@ -26,6 +27,7 @@ def check(
     ],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play and to replay in every way.")] = 3,
     seed: Annotated[int, typer.Option(help="Drives the choice of tasks and actions.")] = 0,
+    options: Annotated[str, typer.Option(help="Options of every episode, as a JSON object.")] = "{}",
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
 ) -> None:
     """Check that an environment keeps the contract; exit code 1 if it does not.
@@ -34,8 +36,9 @@ def check(
     Example:
       turnwise check-env household
       turnwise check-env examples.guess:Guess --episodes 10
+      turnwise check-env wrapped:household --options '{"wrappers": {"sticky_actions": {}}}'
     """
-    report = check_env(registry.load_one(env), episodes=episodes, seed=seed)
+    report = check_env(registry.load_one(env), episodes=episodes, seed=seed, options=parse_options(options))
     if as_json:
         typer.echo(json.dumps({"ok": report.ok, **dataclasses.asdict(report)}, indent=2, ensure_ascii=False))
     else:

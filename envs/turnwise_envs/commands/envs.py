@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -12,9 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from turnwise_envs import registry
+from turnwise_envs.commands.play import parse_options
 from turnwise_envs.environment import Environment
-from turnwise_envs.errors import UnknownEnvironment
-from turnwise_envs.types import EnvSpec, Task
+from turnwise_envs.errors import TurnwiseError, UnknownEnvironment
+from turnwise_envs.stats import Stats, measure
+from turnwise_envs.types import EnvSpec, JsonObject, Task
 
 app = typer.Typer()
 
@@ -29,16 +32,34 @@ def envs(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Measure: steps a second, success of the expert and of a random policy.")
+    ] = False,
+    tasks: Annotated[int, typer.Option(min=1, help="With --stats: tasks that each policy plays.")] = 50,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="With --stats: after so long a policy begins no other task.")
+    ] = 60.0,
+    split: Annotated[str | None, typer.Option(help="With --stats: the split; by default the first.")] = None,
+    options: Annotated[str, typer.Option(help="With --stats: options of every episode, as a JSON object.")] = "{}",
 ) -> None:
-    """List the installed environments, or show one with an example task.
+    """List the installed environments, or show one with an example task; with --stats, measure them.
 
     \b
     Example:
       turnwise envs
       turnwise envs household
       turnwise envs examples.guess:Guess --json
+      turnwise envs --stats household --tasks 200
     """
     console = Console(soft_wrap=False)
+    if stats:
+        classes = [registry.load_one(env)] if env else [_load(env_id) for env_id in registry.installed()]
+        figures = [_measured(each, tasks, seconds, split, parse_options(options)) for each in classes]
+        if as_json:
+            _write_json([{"id": f[0], "error": f[1]} if isinstance(f, tuple) else asdict(f) for f in figures])
+        else:
+            console.print(_figures(figures))
+        return
     if env:
         found = registry.load_one(env)
         task = found.tasks.get(found.spec.splits[0].name, 0) if found.spec.splits else None
@@ -64,6 +85,46 @@ def _load(env_id: str) -> type[Environment] | tuple[str, str]:
         return registry.load(env_id)
     except UnknownEnvironment as error:
         return env_id, str(error)
+
+
+def _measured(
+    env_class: type[Environment] | tuple[str, str],
+    tasks: int,
+    seconds: float,
+    split: str | None,
+    options: JsonObject,
+) -> Stats | tuple[str, str]:
+    """The figures, or the id and why there are none: a missing extra does not hide the others."""
+    if isinstance(env_class, tuple):
+        return env_class
+    try:
+        return measure(env_class, tasks=tasks, seconds=seconds, split=split, options=options)
+    except (TurnwiseError, ImportError) as error:
+        return env_class.spec.id, str(error).splitlines()[0]
+
+
+def _figures(rows: list[Stats | tuple[str, str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = ("id", "split", "tasks", "steps/s", "per core", "live", "reset", "expert", "random", "turns", "")
+    for column in columns:
+        table.add_column(column, justify="left" if column in {"id", "split", ""} else "right", overflow="fold")
+    for row in rows:
+        if isinstance(row, tuple):
+            table.add_row(row[0], *[""] * (len(columns) - 2), Text(row[1], style="red"))
+            continue
+        rates = (f"{rate:,.0f}" for rate in (row.steps_per_second, row.steps_per_core, row.live_steps_per_core))
+        table.add_row(
+            Text(row.env),
+            row.split,
+            "∞" if row.size is None else str(row.size),
+            *rates,
+            f"{row.reset_seconds * 1000:.1f} ms",
+            f"{row.expert.success:.1%}" if row.expert else "none",
+            f"{row.random.success:.1%}",
+            f"{(row.expert or row.random).turns:.1f}",
+            f"over {row.random.episodes} tasks",
+        )
+    return table
 
 
 def _table(rows: list[type[Environment] | tuple[str, str]]) -> Table:

@@ -55,7 +55,7 @@ def play(
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # bytes that are not UTF-8 are no crash
     # The loop runs only while the environment works, so that Ctrl-C at the prompt is an ordinary interrupt.
     with asyncio.Runner() as runner:
-        episode = runner.run(LiveEpisode.start(env_class, split, index, seed, _parse_options(options)))
+        episode = runner.run(LiveEpisode.start(env_class, split, index, seed, parse_options(options)))
         try:
             _introduce(episode)
             while not episode.done:
@@ -73,7 +73,8 @@ def play(
             runner.run(episode.close())
 
 
-def _parse_options(text: str) -> JsonObject:
+def parse_options(text: str) -> JsonObject:
+    """The option ``--options``. Raises InvalidOptions."""
     try:
         options = json.loads(text)
     except ValueError as error:
