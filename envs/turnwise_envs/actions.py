@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
-_THOUGHT_END = re.compile(r".*</think>", re.DOTALL | re.IGNORECASE)
+_THOUGHT_END = re.compile(r"\A.*</think>", re.DOTALL | re.IGNORECASE)
 
 
 class Tag(NamedTuple):
@@ -28,7 +28,9 @@ class Tag(NamedTuple):
 
 def without_thoughts(said: str) -> str:
     """What was said outside of ``<think>``; a thought may lack its end, or its beginning (that the prompt wrote)."""
-    return _THOUGHT_END.sub("", _THOUGHT.sub("", said), count=1)
+    left = _THOUGHT.sub("", said)
+    *_, end = 0, *(found.end() for found in _THOUGHT_END.finditer(left))
+    return left[end:]
 
 
 def last_line(said: str) -> str:
@@ -46,14 +48,16 @@ def tags(said: str, names: Sequence[str]) -> list[Tag]:
     opening = _opening(tuple(names))
     text = without_thoughts(said)
     found: list[Tag] = []
+    endless: set[str] = set()  # names without another end: a policy can write beginnings all day
     at = 0
     while (begin := opening.search(text, at)) is not None:
         name = begin[1].lower()
-        end = _closing(name).search(text, begin.end())
+        end = None if name in endless else _closing(name).search(text, begin.end())
         if end is not None:
             found.append(Tag(name, text[begin.end() : end.start()].strip(), closed=True))
             at = end.end()
             continue
+        endless.add(name)
         following = opening.search(text, begin.end())
         at = following.start() if following else len(text)
         found.append(Tag(name, text[begin.end() : at].strip(), closed=False))

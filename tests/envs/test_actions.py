@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from turnwise_envs.actions import Tag, last_line, tags, without_thoughts
@@ -55,3 +57,14 @@ def test_the_last_line(said: str, line: str) -> None:
 )
 def test_tags_in_order(said: str, found: list[Tag]) -> None:
     assert tags(said, NAMES) == found
+
+
+@pytest.mark.parametrize(
+    "said", ["x", "<think>", "</think>", "<search>", "<search>a</think>", "<answer><search>", "<", "\n"]
+)
+def test_long_nonsense_takes_no_longer_than_it_is_long(said: str) -> None:
+    began = time.process_time()
+    for _ in range(2):
+        tags(said * (300_000 // len(said)), NAMES)
+        last_line(said * (300_000 // len(said)))
+    assert time.process_time() - began < 5  # what is quadratic takes minutes
