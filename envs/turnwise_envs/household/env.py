@@ -28,7 +28,7 @@ from turnwise_envs.types import (
 
 SPEC = EnvSpec(
     id="household",
-    version="1",
+    version="2",
     description="Household chores in text, with ALFWorld's commands, sentences and six task families.",
     action_format="text",
     max_turns=30,

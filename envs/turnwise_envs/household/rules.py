@@ -103,11 +103,9 @@ def _open_here(world: World, state: State) -> list[Arguments]:
     return [(r,) for (r,) in _here(world, state) if state.opened >> r & 1]
 
 
-def _within_sight(world: World, state: State) -> list[Arguments]:
-    held: list[Arguments] = [] if state.held == NOWHERE else [(state.held,)]
-    if state.at == NOWHERE or world.is_shut(state, state.at):
-        return held
-    return [*((o,) for o in world.contents(state, state.at)), *held]
+def _in_hand(world: World, state: State) -> list[Arguments]:
+    """As in ALFWorld, what merely lies in sight cannot be examined (its rule for that can never apply)."""
+    return [] if state.held == NOWHERE else [(state.held,)]
 
 
 def _takeable(world: World, state: State) -> list[Arguments]:
@@ -264,7 +262,7 @@ RULES: tuple[Rule, ...] = (
         _slice,
     ),
     Rule("examine {}", ("receptacle",), _here, text.view),
-    Rule("examine {}", ("object",), _within_sight, text.examine_object),
+    Rule("examine {}", ("object",), _in_hand, text.examine_object),
     Rule("inventory", (), _always, text.inventory),
     Rule("look", (), _always, text.look),
     Rule("help", (), _always, lambda world, state: text.HELP),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from turnwise_envs.household.tables import LAMPS, MOVABLE_RECEPTACLES
+from turnwise_envs.household.tables import MOVABLE_RECEPTACLES
 from turnwise_envs.household.world import NOWHERE, State, World
 
 NOTHING_HAPPENS = "Nothing happens."
 NO_TOOLS = "Tool calls have no effect here: write a command."
+MIDDLE = "You are in the middle of a room. Looking quickly around you, you see"
 
-HELP = """
-Available commands:
+HELP = """Available commands:
   look:                             look around your current location
   inventory:                        check your current inventory
   go to (receptacle):               move to a receptacle
@@ -36,14 +36,9 @@ def listing(names: Iterable[str]) -> str:
     return f"{', '.join(items[:-1])}, and {items[-1]}"
 
 
-def room(world: World) -> str:
-    """What there is in the room, seen from its middle."""
-    return f"You are in the middle of a room. Looking quickly around you, you see {listing(world.receptacles)}."
-
-
 def opening(world: World) -> str:
-    """The first observation: the room and the task."""
-    return f"{room(world)}\n\n{task_line(world)}"
+    """The first observation: what there is in the room, seen from its middle, and the task."""
+    return f"{MIDDLE} {listing(world.receptacles)}.\n\n{task_line(world)}"
 
 
 def task_line(world: World) -> str:
@@ -62,8 +57,9 @@ def view(world: World, state: State, r: int) -> str:
 
 
 def look(world: World, state: State) -> str:
+    """Where the agent is. As in ALFWorld it cannot list the room again: only the first observation does."""
     if state.at == NOWHERE:
-        return room(world)
+        return f"{MIDDLE} nothing."
     return f"You are facing the {world.receptacles[state.at]}. Next to it, you see nothing."
 
 
@@ -74,7 +70,7 @@ def inventory(world: World, state: State) -> str:
 
 
 def examine_object(world: World, state: State, o: int) -> str:
-    """An object's state, in ALFWorld's order of precedence."""
+    """The state of an object in the hand, in ALFWorld's order of precedence."""
     name, kind = world.objects[o], world.object_types[o]
     if kind in MOVABLE_RECEPTACLES:
         return f"This is a normal {name}. In it, you see nothing."
@@ -85,6 +81,4 @@ def examine_object(world: World, state: State, o: int) -> str:
         return f"This is a {words} sliced {name}." if words else f"This is a sliced {name}."
     if words:
         return f"This is a {'cold' if words == 'cool' else words} {name}."
-    if kind in LAMPS and state.toggled >> o & 1:
-        return f"This {name} is on."
     return f"There's nothing special about {name}."
