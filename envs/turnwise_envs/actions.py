@@ -28,9 +28,7 @@ class Tag(NamedTuple):
 
 def without_thoughts(said: str) -> str:
     """What was said outside of ``<think>``; a thought may lack its end, or its beginning (that the prompt wrote)."""
-    left = _THOUGHT.sub("", said)
-    *_, end = 0, *(found.end() for found in _THOUGHT_END.finditer(left))
-    return left[end:]
+    return _THOUGHT_END.sub("", _THOUGHT.sub("", said), count=1)
 
 
 def last_line(said: str) -> str:
