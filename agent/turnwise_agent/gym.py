@@ -6,59 +6,26 @@ Observations and actions are texts. Importing this module registers ``turnwise/R
     observation, info = env.reset(seed=0, options={"index": 3})
     observation, reward, terminated, truncated, info = env.step("look")
 
-Training does not go this way: the rollout engine drives thousands of asynchronous sessions instead.
+``turnwise_envs.outward.gymnasium`` has the same for an environment in this process. Training goes neither way: the
+rollout engine drives thousands of asynchronous sessions instead.
 """
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium
-from gymnasium.spaces import Text
 
 from turnwise_agent.client import SyncClient, SyncSession
 from turnwise_agent.errors import AgentError
+from turnwise_envs.outward.gymnasium import MAX_ACTION, MAX_OBSERVATION, UnicodeText
 from turnwise_envs.types import Action, JsonObject
 from turnwise_envs.wire import StepView
 
-#: Longest observation and action, in characters: more than any prompt, and less than a server's body limit.
-MAX_OBSERVATION = 1 << 20
-MAX_ACTION = 1 << 14
-
 #: Seeds and the indices of unbounded splits are drawn below this.
 _DRAW = 2**31
-
-
-class UnicodeText(Text):
-    """Texts of at most ``max_length`` characters, any that UTF-8 can carry. Samples are of printable ASCII."""
-
-    def __init__(self, max_length: int) -> None:
-        super().__init__(
-            max_length, min_length=0, charset=string.ascii_letters + string.digits + " " + string.punctuation
-        )
-
-    def contains(self, x: Any) -> bool:
-        if not isinstance(x, str) or len(x) > self.max_length:
-            return False
-        try:
-            x.encode("utf-8")
-        except UnicodeEncodeError:
-            return False
-        return True
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, UnicodeText) and self.max_length == other.max_length
-
-    def __repr__(self) -> str:
-        return f"UnicodeText({self.max_length})"
-
-    @property
-    def is_np_flattenable(self) -> bool:
-        """No: flattening numbers the characters of a finite charset."""
-        return False
 
 
 class RemoteEnv(gymnasium.Env[str, str]):

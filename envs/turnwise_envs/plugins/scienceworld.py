@@ -134,7 +134,7 @@ class Variations(TaskSet):
 class ScienceWorldEpisode(SyncEnvironment):
     """One variation of a task in a simulator of its own."""
 
-    tasks: ClassVar[Variations]  # type: ignore[assignment]  # a narrower kind of task set
+    tasks: ClassVar[Variations]
     _java: Any = None
 
     def reset_sync(self, task: Task, seed: int, options: JsonObject) -> Observation:
