@@ -132,3 +132,68 @@ def test_a_server_that_goes_away_is_a_fault_not_a_reward(serve):
 
     asyncio.run(run())
     process.stdout.close()
+
+
+ADDER = """
+from turnwise_envs import Environment, EnvSpec, FunctionTaskSet, Message, Observation, SplitSpec, StepResult, ToolSpec
+
+NUMBERS = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a", "b"]}
+
+class Adder(Environment):
+    spec = EnvSpec(id="adder", action_format="tools", tools=[ToolSpec(name="add", description="Add.", parameters=NUMBERS)],
+                   splits=[SplitSpec(name="train", size=3)])
+    tasks = FunctionTaskSet(spec, lambda split, index: "Add.")
+
+    async def reset(self, task, seed, options):
+        return Observation.say("Reach ten.")
+
+    async def step(self, action):
+        (call,) = action.tool_calls
+        total = call.arguments["a"] + call.arguments["b"]
+        said = Message(role="tool", content=str(total), tool_call_id=call.id)
+        return StepResult(observation=Observation(messages=[said]), reward=float(total == 10), terminated=total == 10)
+"""
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    """The address of a server of ours, which speaks OpenEnv's wire, with a text environment and one of tools."""
+    pytest.importorskip("uvicorn")
+    place = tmp_path_factory.mktemp("ours")
+    (place / "adder_world.py").write_text(ADDER)
+    command = [sys.executable, "-m", "turnwise_envs", "serve", "household", "adder_world:Adder"]
+    command += ["--port", "0", "--journal", str(place / "journal")]
+    with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        yield process.stdout.readline().split()[-1]
+        process.terminate()
+        process.wait(20)
+
+
+def test_tools_are_tools(ours):
+    env = registry.load("openenv", {"url": f"{ours}/openenv/adder"})
+    assert [tool.name for tool in env.spec.tools] == ["add"]
+
+    def add(*calls):
+        return Action(
+            tool_calls=[ToolCall(id=f"c0_{i}", name="add", arguments=arguments) for i, arguments in enumerate(calls)]
+        )
+
+    first, (three, wrong, ten) = play(
+        env, [add({"a": 1, "b": 2}), add({"a": 1}), add({"a": 4, "b": 6}, {"a": 1, "b": 1})]
+    )
+    assert "Reach ten." in first.text
+    assert [(m.role, m.tool_call_id, m.content) for m in three.observation.messages] == [("tool", "c0_0", "3")]
+    assert (wrong.info.action_valid, "Wrong arguments" in wrong.observation.text) == (False, True)
+    assert [m.content for m in ten.observation.messages] == ["10", "Not run: the episode ended with the call before."]
+    assert (ten.reward, ten.terminated, ten.info.end) == (1.0, True, "solved")
+
+
+def test_our_own_server_by_their_wire(ours):
+    from turnwise_envs.household import Household
+
+    env = registry.load("openenv", {"url": f"{ours}/openenv/household", "instruction": "Do it."})
+    assert env.spec.action_format == "text"
+    first, (looked,) = play(env, [Action(text="go to cabinet 1")], index=1)
+    there, (expected,) = play(Household, [Action(text="go to cabinet 1")], index=1)
+    assert first.text == f"Do it.\n\n{there.text}"
+    assert looked.observation.text == expected.observation.text

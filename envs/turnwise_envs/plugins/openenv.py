@@ -114,18 +114,13 @@ class _Server:
         about = str(told.get("description") or f"The environment {name} of an OpenEnv server.")
         common = (re.sub(r"^http", "ws", base) + "/ws", name, about, reset, shown, timeout)
         properties = {key: value for key, value in schema.get("properties", {}).items() if key not in _COMMON}
-        if {"tool_name", "arguments"} <= properties.keys():
-            listed = _ask(f"{base}/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}})
-            tools = [
-                ToolSpec(
-                    name=tool["name"],
-                    description=tool.get("description") or "",
-                    parameters=tool.get("inputSchema") or tool.get("input_schema") or {"type": "object"},
-                )
-                for tool in listed.get("result", {}).get("tools", [])
-            ]
-            if tools:
-                return cls(*common, "mcp", "", tuple(tools))
+        turnwise = {"text", "tool_calls"} <= properties.keys()  # one of our own servers: it has a tool for texts
+        if turnwise or {"tool_name", "arguments"} <= properties.keys():
+            tools = _tools(base)
+            if tools and not (turnwise and tools[0].name == "act"):
+                return cls(*common, "mcp", "", tools)
+        if turnwise:
+            return cls(*common, "text", "text")
         required = [key for key in schema.get("required", list(properties)) if key in properties]
         if len(required) == 1 and properties[required[0]].get("type") == "string":
             return cls(*common, "text", required[0])
@@ -264,6 +259,19 @@ def _text(value: Any) -> str:
 def _told(answer: JsonObject) -> str:
     data = answer["data"]
     return f"{data.get('code', answer['type'])}: {clip(str(data.get('message', data)), 300)}"
+
+
+def _tools(base: str) -> tuple[ToolSpec, ...]:
+    """The MCP tools of a server."""
+    listed = _ask(f"{base}/mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}})
+    return tuple(
+        ToolSpec(
+            name=tool["name"],
+            description=tool.get("description") or "",
+            parameters=tool.get("inputSchema") or tool.get("input_schema") or {"type": "object"},
+        )
+        for tool in listed.get("result", {}).get("tools", [])
+    )
 
 
 def _ask(url: str, body: JsonObject | None = None) -> JsonObject:
