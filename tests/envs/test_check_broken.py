@@ -4,6 +4,7 @@ import asyncio
 import json
 import pickle
 import random
+import re
 import time
 from datetime import datetime
 from typing import ClassVar
@@ -14,6 +15,7 @@ from turnwise_envs import (
     Environment,
     EnvSpec,
     FunctionTaskSet,
+    InvalidOptions,
     Message,
     Observation,
     Reference,
@@ -25,7 +27,7 @@ from turnwise_envs import (
     TaskSet,
     ToolSpec,
 )
-from turnwise_envs.check import CHECKS, check_env, trace
+from turnwise_envs.check import CHECKS, check_env, cost, trace
 
 PLACES = ("attic", "barn", "cellar", "dock", "elm", "farm")
 
@@ -182,6 +184,61 @@ class SnapshotDisturbs(Walk):
         return data
 
 
+class ForgetfulRestore(Walk):
+    """What is lost never shows in an observation."""
+
+    async def reset(self, task, seed, options):
+        self.mood = 0
+        return await super().reset(task, seed, options)
+
+    async def step(self, action):
+        self.mood += 1
+        return await super().step(action)
+
+    def snapshot(self):
+        return json.dumps([*json.loads(super().snapshot()), self.mood]).encode()
+
+    def restore(self, snapshot):
+        *rest, _ = json.loads(snapshot)
+        super().restore(json.dumps(rest).encode())
+        self.mood = 0
+
+
+class BoundedSeed(Walk):
+    async def reset(self, task, seed, options):
+        if not 0 <= seed < 2**32:
+            raise ValueError("Seed must be between 0 and 2**32 - 1")
+        return await super().reset(task, seed, options)
+
+
+class TupleTasks(FunctionTaskSet):
+    def build(self, split: str, index: int) -> Task:
+        return super().build(split, index).model_copy(update={"metadata": {"size": (3, 4)}})
+
+
+class TupleMetadata(Walk):
+    tasks = TupleTasks(Walk.spec, lambda split, index: "Go.", lambda task: Reference(answers=["the well"]))
+
+
+class ObjectInReference(Walk):
+    tasks = FunctionTaskSet(
+        Walk.spec, lambda split, index: "Go.", lambda task: Reference(answers=["x"], data={"at": datetime.min})
+    )
+
+
+class Chatty(Walk):
+    def look(self, text):
+        return super().look(text + "!" * 1_000_001)
+
+
+class HeavySnapshot(Walk):
+    def snapshot(self):
+        return json.dumps([*json.loads(super().snapshot()), "x" * 5_000_000]).encode()
+
+    def restore(self, snapshot):
+        super().restore(json.dumps(json.loads(snapshot)[:3]).encode())
+
+
 class NanReward(Walk):
     async def step(self, action):
         result = await super().step(action)
@@ -322,6 +379,39 @@ class SilentTools(Tools):
         return [call for call in action.tool_calls if call.name == "add"]
 
 
+def with_tool(**fields: object) -> EnvSpec:
+    tool = Tools.spec.tools[0].model_copy(update=fields)
+    return Tools.spec.model_copy(update={"tools": [tool]})
+
+
+class UnheardTools(Tools):
+    spec = Tools.spec.model_copy(update={"action_format": "text"})
+
+
+class SpacedTool(Tools):
+    spec = with_tool(name="add numbers")
+
+
+class SilentTool(Tools):
+    spec = with_tool(description=" ")
+
+
+class PositionalTool(Tools):
+    spec = with_tool(parameters={"type": "array", "items": {"type": "integer"}})
+
+
+class ForgottenProperty(Tools):
+    spec = with_tool(parameters={"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a", "b"]})
+
+
+class ForeignSchema(Tools):
+    spec = with_tool(parameters={"type": "object", "properties": {"a": {"$ref": "https://example.org/number.json"}}})
+
+
+class DanglingSchema(Tools):
+    spec = with_tool(parameters={"type": "object", "properties": {"a": {"$ref": "#/$defs/number"}}, "required": ["a"]})
+
+
 class TrustingTools(Tools):
     def answer(self, call):
         return str(call.arguments.get("a"))
@@ -357,6 +447,19 @@ FAULTS = [
     (PickledSnapshot, "snapshot", "unpickling runs code"),
     (SnapshotByReference, "snapshot", "a fresh process"),
     (SnapshotDisturbs, "snapshot", "must not disturb"),
+    (ForgetfulRestore, "snapshot", "read in `restore` all"),
+    (BoundedSeed, "seeds", "with seed -1"),
+    (TupleMetadata, "serialisable", "metadata.size was (3, 4)"),
+    (ObjectInReference, "serialisable", "the reference of walk/train/0"),
+    (Chatty, "cost", "an observation must stay below"),
+    (HeavySnapshot, "cost", "a snapshot must stay below"),
+    (UnheardTools, "tools", "action_format='text'"),
+    (SpacedTool, "tools", "no function name"),
+    (SilentTool, "tools", "no description"),
+    (PositionalTool, "tools", "arguments have names"),
+    (ForgottenProperty, "tools", "requires b"),
+    (ForeignSchema, "tools", "which no parser fetches"),
+    (DanglingSchema, "tools", "a schema that cannot be used"),
     (NanReward, "reward", "it was nan"),
     (NanMetric, "reward", "metric must be a finite number"),
     (Leaky, "canary", "in turn 1"),
@@ -379,7 +482,20 @@ FAULTS = [
 
 
 #: The eight that a newcomer meets; the others are as quick each, but many.
-FAST = {HashOrder, Clock, SharedList, ForgetfulSnapshot, NanReward, Leaky, RaisesOnJunk, Blocks}
+FAST = {
+    ForgetfulRestore,
+    BoundedSeed,
+    TupleMetadata,
+    ForgottenProperty,
+    HashOrder,
+    Clock,
+    SharedList,
+    ForgetfulSnapshot,
+    NanReward,
+    Leaky,
+    RaisesOnJunk,
+    Blocks,
+}
 CASES = [pytest.param(*fault, marks=[] if fault[0] in FAST else [pytest.mark.slow]) for fault in FAULTS]
 
 
@@ -405,7 +521,63 @@ def test_skips_determinism_when_the_spec_does_not_promise_it() -> None:
     assert report.ok, str(report)
     skipped = {finding.check for finding in report.findings if finding.status == "skipped"}
     assert {"determinism", "fresh-process", "isolation", "seed", "fork"} <= skipped
-    assert all("not deterministic" in f.message for f in report.findings if f.check in {"determinism", "seed"})
+    said = {finding.check: finding.message for finding in report.findings}
+    assert all("not deterministic" in said[check] for check in ("determinism", "seed"))
+    assert "promise it" not in said["determinism"]
+    assert "a fork is refused" in said["fork"]
+
+
+def test_says_when_determinism_could_be_promised() -> None:
+    class Modest(Walk):
+        spec = spec_of("walk", deterministic=False, snapshot=True)
+
+    report = check_env(Modest, episodes=1)
+    assert report.ok, str(report)
+    said = {finding.check: finding.message for finding in report.findings}
+    assert "2 of 2 came out the same again" in said["determinism"]
+    assert "forks restore snapshots" in said["fork"]
+    assert "comes back as it was" in said["snapshot"]
+
+
+def test_checks_with_options() -> None:
+    class Moody(Walk):
+        """Sound, but in the mood that an option asks for."""
+
+        spec = spec_of(
+            "walk",
+            snapshot=True,
+            options_schema={
+                "type": "object",
+                "properties": {"mood": {"enum": ["calm", "wild"]}},
+                "additionalProperties": False,
+            },
+        )
+
+        async def reset(self, task, seed, options):
+            first = await super().reset(task, seed, options)
+            self.rng = random if options.get("mood") == "wild" else self.rng
+            return first
+
+    assert check_env(Moody, episodes=1, options={"mood": "calm"}).ok
+    report = check_env(Moody, episodes=1, options={"mood": "wild"})
+    assert [finding.check for finding in report.failures] == ["determinism"]
+    with pytest.raises(InvalidOptions):
+        check_env(Moody, options={"mood": "grim"})
+
+
+@pytest.mark.parametrize(("limit", "words"), [("MAX_RESET_SECONDS", "a reset"), ("MAX_STEP_SECONDS", "a step")])
+def test_what_takes_too_long_costs_too_much(limit: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, limit, 0.0)
+    report = check_env(Walk, episodes=1)
+    assert [finding.check for finding in report.failures] == ["cost"]
+    assert report.failures[0].message.startswith(f"{words} must stay below 0 s")
+
+
+def test_tells_what_an_episode_costs() -> None:
+    (told,) = [f.message for f in check_env(Walk, episodes=1).findings if f.check == "cost"]
+    assert re.fullmatch(
+        r"median reset .+ [mµ]?s, step .+; observations up to \d+ characters, snapshots up to \d+ bytes", told
+    )
 
 
 def test_a_class_inside_a_function_is_checked_but_for_the_fresh_process() -> None:

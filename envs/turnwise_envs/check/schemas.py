@@ -102,11 +102,11 @@ def _survives(model: BaseModel, what: str) -> None:
 
 
 def _parted(left: Any, right: Any, path: str = "") -> str:
-    """Where two values part; numbers that are equal are the same."""
+    """Where two values part, and both of them."""
     if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
         key = next(key for key in left if left[key] != right[key])
         return _parted(left[key], right[key], f"{path}.{key}" if path else str(key))
-    return f"{path} was {shorten(repr(left))} and became {shorten(repr(right))}"
+    return f"{path} was {left!r:.60} and became {right!r:.60}"
 
 
 def _references(schema: Any) -> list[str]:

@@ -88,6 +88,8 @@ class Household(Environment):
     _world: World
     _state: State
     _commands: dict[str, Command]
+    _admissible: list[str]
+    _key: str
     _switches: _Switches
 
     async def reset(self, task: Task, seed: int, options: JsonObject) -> Observation:
@@ -111,14 +113,11 @@ class Household(Environment):
         line = command_line(action.text)
         command = self._commands.get(line)
         before = self._state
-        if command is None:
-            said = text.NOTHING_HAPPENS
-        else:
-            self._state, said = command.run(self._world, before)
-        changed = self._state != before
-        solved = changed and goal_holds(self._world, self._state)
+        after, said = (before, text.NOTHING_HAPPENS) if command is None else command.run(self._world, before)
+        changed = after != before
+        solved = changed and goal_holds(self._world, after)
         if changed:
-            self._commands = commands(self._world, self._state)
+            self._enter(after)
         if action.tool_calls:
             said = f"{said} {text.NO_TOOLS}"
         if self._switches.repeat_task:
@@ -159,23 +158,27 @@ class Household(Environment):
         )
 
     def _become(self, world: World, state: State, switches: _Switches) -> None:
-        self._world, self._state, self._switches = world, state, switches
-        self._commands = commands(world, state)
+        self._world, self._switches = world, switches
+        self._enter(state)
+
+    def _enter(self, state: State) -> None:
+        """Everything that the state alone decides: an action that changes nothing costs nothing of this."""
+        self._state = state
+        self._commands = commands(self._world, state)
+        self._admissible = sorted(self._commands)
+        # The world and its state; what the agent has looked into is knowledge and stays out.
+        plain = f"{self._world.task_id}{state[:-1]}"
+        self._key = hashlib.sha256(plain.encode()).hexdigest()[:16]
 
     def _observe(self, said: str) -> Observation:
-        admissible = sorted(self._commands)
         if self._switches.show_admissible:
-            said = f"{said}\n\nAdmissible actions: {', '.join(admissible)}"
-        return Observation.say(said, state_key=self._key(), admissible_actions=admissible)
-
-    def _key(self) -> str:
-        """The world and its state; what the agent has looked into is knowledge and stays out."""
-        plain = f"{self._world.task_id}{self._state[:-1]}"
-        return hashlib.sha256(plain.encode()).hexdigest()[:16]
+            said = f"{said}\n\nAdmissible actions: {', '.join(self._admissible)}"
+        return Observation.say(said, state_key=self._key, admissible_actions=self._admissible)
 
 
 def command_line(said: str) -> str:
     """The command in what the policy said: thoughts dropped, last line that is not empty, lower case."""
-    _, _, answer = _THOUGHT.sub("", said).rpartition("</think>")
-    lines = answer.strip().splitlines()
+    if "<" in said:
+        _, _, said = _THOUGHT.sub("", said).rpartition("</think>")
+    lines = said.strip().splitlines()
     return " ".join(lines[-1].lower().split()) if lines else ""

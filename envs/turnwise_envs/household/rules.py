@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from turnwise_envs.household import text
 from turnwise_envs.household.tables import HOLDS, KNIVES, LAMPS, SLICEABLE, TREATMENTS, Treatment
@@ -24,7 +24,8 @@ class Rule:
     """One kind of command.
 
     ``template`` has one ``{}`` for each of ``kinds``. ``applies`` yields the arguments the command can have now,
-    ``effect`` gives the state after it (none: nothing changes), ``says`` the sentence about that state.
+    ``effect`` gives the state after it (none: nothing changes), ``says`` the sentence about that state. ``hands`` says
+    that it can apply only with full hands, or only with empty ones.
     """
 
     template: str
@@ -32,6 +33,7 @@ class Rule:
     applies: Callable[[World, State], Iterable[Arguments]]
     says: Callable[..., str]
     effect: Callable[..., State] | None = None
+    hands: Literal["full", "empty"] | None = None
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
@@ -60,8 +62,11 @@ class Command:
 
 def commands(world: World, state: State) -> dict[str, Command]:
     """Everything that can be done in ``state``, by its text."""
-    found: dict[str, Command] = {}
-    for rule in RULES:
+    standing = world.standing or _spell_standing(world)
+    found = {command.text: command for command in standing}
+    if state.at != NOWHERE:
+        del found[standing[state.at].text]
+    for rule in _WITH_EMPTY_HANDS if state.held == NOWHERE else _WITH_FULL_HANDS:
         known = world.commands[rule]
         for arguments in rule.applies(world, state):
             command = known.get(arguments)
@@ -69,6 +74,13 @@ def commands(world: World, state: State) -> dict[str, Command]:
                 command = known[arguments] = rule.command(world, arguments)
             found[command.text] = command
     return found
+
+
+def _spell_standing(world: World) -> list[Command]:
+    """Going to each receptacle, and what is always possible: most commands are the same in every state."""
+    going = [_GO.command(world, (r,)) for r in range(len(world.receptacles))]
+    world.standing.extend([*going, *(rule.command(world, ()) for rule in _ALWAYS)])
+    return world.standing
 
 
 def is_understood(world: World, line: str) -> bool:
@@ -235,8 +247,9 @@ RULES: tuple[Rule, ...] = (
         _takeable,
         _sentence("You pick up the {} from the {}."),
         _take,
+        "empty",
     ),
-    Rule("move {} to {}", ("object", "receptacle"), _placeable, _sentence("You move the {} to the {}."), _move),
+    Rule("move {} to {}", ("object", "receptacle"), _placeable, _sentence("You move the {} to the {}."), _move, "full"),
     *(
         Rule(
             f"{treatment.verb} {{}} with {{}}",
@@ -244,6 +257,7 @@ RULES: tuple[Rule, ...] = (
             _treatable(treatment),
             _sentence(f"You {treatment.verb} the {{}} using the {{}}."),
             _treat(treatment),
+            "full",
         )
         for treatment in TREATMENTS.values()
     ),
@@ -260,10 +274,16 @@ RULES: tuple[Rule, ...] = (
         _sliceable,
         lambda world, state, o, knife: f"You sliced the {world.objects[o]} with the {world.objects[knife]}.",
         _slice,
+        "full",
     ),
     Rule("examine {}", ("receptacle",), _here, text.view),
-    Rule("examine {}", ("object",), _in_hand, text.examine_object),
+    Rule("examine {}", ("object",), _in_hand, text.examine_object, hands="full"),
     Rule("inventory", (), _always, text.inventory),
     Rule("look", (), _always, text.look),
     Rule("help", (), _always, lambda world, state: text.HELP),
 )
+
+_GO, *_others = RULES
+_ALWAYS = [rule for rule in _others if rule.applies is _always]
+_WITH_EMPTY_HANDS = [rule for rule in _others if rule.hands != "full" and rule not in _ALWAYS]
+_WITH_FULL_HANDS = [rule for rule in _others if rule.hands != "empty" and rule not in _ALWAYS]

@@ -108,6 +108,11 @@ class World:
         """Commands that were spelled out before, by rule and arguments: the memory of ``rules.commands``."""
         return defaultdict(dict)
 
+    @cached_property
+    def standing(self) -> list[Command]:
+        """Going to each receptacle, in order, and what is always possible: spelled out once, memory as well."""
+        return []
+
     @property
     def task_id(self) -> str:
         return f"household/{self.split}/{self.index}"
