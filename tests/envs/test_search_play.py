@@ -290,11 +290,14 @@ async def test_steps_per_second() -> None:
     assert steps / (time.process_time() - began) >= 500
 
 
-async def test_the_page_shows_what_happens() -> None:
-    """The transcript in the manual is what the environment says today."""
-    transcript = PAGE.read_text().split("```text\n")[1].split("\n```")[0]
+@pytest.mark.parametrize(
+    ("block", "name", "index", "options"), [(1, "", 7, {}), (2, "easy", 0, {"top_k": 1, "explain": False})]
+)
+async def test_the_page_shows_what_happens(block: int, name: str, index: int, options: dict[str, object]) -> None:
+    """The transcripts in the manual are what the environment says today."""
+    transcript = PAGE.read_text().split("```text\n")[block].split("\n```")[0]
     opening, *turns = transcript.split("\n\n> ")
-    episode = await start(search(protocol="tags"), "train", 7)
+    episode = await start(search(name, protocol="tags"), "train", index, **options)
     assert opening == episode.initial.text
     for turn in turns:
         action, _, said = turn.partition("\n")
