@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from turnwise_envs import Action, ToolCall, UnknownEnvironment, load
+from turnwise_envs.adapters import made_by
 from turnwise_envs.environment import Environment
 from turnwise_envs.episode import LiveEpisode
 from turnwise_envs.household import Household
@@ -155,6 +156,13 @@ def test_without_games_it_says_where_they_should_be(tmp_path: Path) -> None:
         UnknownEnvironment, match=r"no games in .*json_2\.1\.1; run `alfworld-download`, or set ALFWORLD"
     ):
         load("alfworld", {"data": str(tmp_path)})
+
+
+def test_another_process_makes_it_again_without_the_variable(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALFWORLD_DATA", str(data))
+    origin = made_by(load("alfworld"))
+    assert origin is not None
+    assert origin.arguments == {"data": str(data.resolve())}
 
 
 PLAY = """

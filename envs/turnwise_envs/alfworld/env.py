@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import ClassVar
 
 from turnwise_envs.adapters import adapter
@@ -29,14 +30,19 @@ OPTIONS: JsonObject = {
 }
 
 
-@adapter
 def alfworld(data: str = "") -> type[Environment]:
     """ALFWorld's games in ``data``, else in ``$ALFWORLD_DATA``, else where ``alfworld-download`` puts them.
 
     Raises ImportError without the package, UnknownEnvironment where there are no games.
     """
+    return games_in(str(data_folder(data).resolve()))  # a worker that makes the class again may not have the variable
+
+
+@adapter
+def games_in(data: str) -> type[Environment]:
+    """The environment of the games in this folder."""
     package_folder()
-    folder = data_folder(data)
+    folder = Path(data)
     found = {split: games_of(folder, split) for split in SPLITS}
     games = {split: of_split for split, of_split in found.items() if of_split}
     if not games:
