@@ -65,6 +65,20 @@ def test_global_chance_is_an_episodes_own():
     assert [random.random() for _ in range(2)] == expected
 
 
+def test_numpys_too():
+    numpy = pytest.importorskip("numpy")
+    numpy.random.seed(5)
+    expected = list(numpy.random.random(2))
+    numpy.random.seed(5)
+    one, other = OwnChance("a"), OwnChance("a")
+    drawn = []
+    for chance in (one, other, other, one):
+        with chance:
+            drawn.append(numpy.random.random())
+    assert drawn[0] == drawn[1] != drawn[2] == drawn[3]
+    assert list(numpy.random.random(2)) == expected
+
+
 class TestGymnasium:
     @pytest.fixture(autouse=True)
     def _needs(self):

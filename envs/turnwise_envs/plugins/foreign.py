@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import random
 import re
-import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +15,11 @@ from turnwise_envs.actions import last_line
 from turnwise_envs.dice import stable_hash
 from turnwise_envs.errors import UnknownEnvironment
 from turnwise_envs.types import JsonObject, Observation, StepInfo, StepResult
+
+try:
+    numpy_random: Any = importlib.import_module("numpy.random")
+except ImportError:  # then no game draws from it
+    numpy_random = None
 
 _ID = re.compile(r"[^A-Za-z0-9._:-]+")
 #: Seeds of the split `valid` begin here, those of `train` at 0: they never meet.
@@ -39,35 +44,23 @@ class OwnChance:
 
     def seed(self, *names: object) -> None:
         """Begin a new stream, named by ``names``."""
-        self._seed: int | None = stable_hash(*names)
-        self._mine: tuple[Any, Any] = (None, None)
+        seed = stable_hash(*names)
+        self._python = random.Random(seed).getstate()
+        self._numpy = None if numpy_random is None else numpy_random.MT19937(seed)
 
     def __enter__(self) -> None:
         _only_one.acquire()
-        self._outside = _states()
-        if self._seed is not None:
-            random.seed(self._seed)
-            if (numpy := sys.modules.get("numpy")) is not None:
-                numpy.random.seed(self._seed % 2**32)
-            self._seed = None
-        else:
-            _put(self._mine)
+        self._outside = random.getstate(), None if numpy_random is None else numpy_random.get_bit_generator()
+        random.setstate(self._python)
+        if numpy_random is not None:
+            numpy_random.set_bit_generator(self._numpy)  # far quicker than its state
 
     def __exit__(self, *_: object) -> None:
-        self._mine = _states()
-        _put(self._outside)
+        self._python = random.getstate()
+        random.setstate(self._outside[0])
+        if numpy_random is not None:
+            numpy_random.set_bit_generator(self._outside[1])
         _only_one.release()
-
-
-def _states() -> tuple[Any, Any]:
-    numpy = sys.modules.get("numpy")
-    return random.getstate(), None if numpy is None else numpy.random.get_state()
-
-
-def _put(states: tuple[Any, Any]) -> None:
-    random.setstate(states[0])
-    if states[1] is not None:
-        sys.modules["numpy"].random.set_state(states[1])
 
 
 def seed_of(split: str, index: int) -> int:
