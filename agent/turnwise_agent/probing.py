@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from turnwise_agent.client import Session
 from turnwise_agent.engines.base import Engine
 from turnwise_agent.errors import EngineError, EnvFailed, RolloutError
 from turnwise_agent.renderer import Renderer
+
+if TYPE_CHECKING:
+    from turnwise_agent.client import Session
 
 #: Where the answer stands in a template.
 ANSWER = "{answer}"
