@@ -68,11 +68,14 @@ HOW = "Each turn, write one command on the last line. OBJ stands for a thing tha
 
 
 @adapter
-def scienceworld(task: str, *, simplifications: str = "", max_turns: int = 200) -> type[Environment]:
+def scienceworld(
+    task: str, *, simplifications: str = "", max_turns: int = 200, deterministic: bool = False
+) -> type[Environment]:
     """One of ScienceWorld's 30 tasks by name, such as ``boil``.
 
     ``simplifications``: ``easy``, or some of ``teleportAction,selfWateringFlowerPots,openContainers,openDoors,
-    noElectricalAction``, with commas.
+    noElectricalAction``, with commas. ``deterministic``: the simulator's words and lists of commands differ between runs of
+    the same commands, so this promises nothing unless it is told to.
     """
     import scienceworld as package  # noqa: F401  a missing package is said here, not in the first reset
 
@@ -93,6 +96,7 @@ def scienceworld(task: str, *, simplifications: str = "", max_turns: int = 200) 
             "properties": {"max_turns": {"type": "integer", "minimum": 1, "maximum": 10_000}},
             "additionalProperties": False,
         },
+        deterministic=deterministic,
     )
 
     class Laboratory(ScienceWorldEpisode):

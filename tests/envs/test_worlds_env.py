@@ -1,0 +1,75 @@
+"""ScienceWorld and TextWorld as environments: their own experts win, their own splits, mistakes teach."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+import pytest
+
+from turnwise_envs import UnknownEnvironment, registry
+from turnwise_envs.episode import LiveEpisode
+from turnwise_envs.types import Action, StepResult
+
+
+def play(name, actions=None, *, index=0, **arguments) -> tuple[LiveEpisode, list[StepResult]]:
+    """An episode with these actions, or the expert's."""
+
+    async def run():
+        episode = await LiveEpisode.start(registry.load(name, arguments), "train", index)
+        try:
+            for text in actions or iter(lambda: None, 0):
+                action = Action(text=text) if actions else episode.env.expert_action()
+                if action is None or episode.done:
+                    break
+                await episode.step(action)
+        finally:
+            await episode.close()
+        return episode, [record.result for record in episode.records]
+
+    return asyncio.run(run())
+
+
+class TestScienceWorld:
+    @pytest.fixture(autouse=True)
+    def _needs(self):
+        pytest.importorskip("scienceworld")
+        if shutil.which("java") is None:
+            pytest.skip("needs PROGRAM: java")
+
+    @pytest.mark.slow
+    def test_the_gold_path_earns_everything(self):
+        episode, results = play("scienceworld:boil", index=1)
+        assert episode.initial.text.startswith("Your task is to boil water.")
+        assert {"look around", "inventory", "wait"} <= set(episode.initial.admissible_actions)
+        assert episode.records[0].action.text == "open door to hallway"
+        assert results[-1].info.end == "solved"
+        assert results[-1].info.metrics == {"score": 1.0, "success": 1.0}
+        assert sum(r.reward for r in results) == pytest.approx(1.0)
+
+    @pytest.mark.slow
+    def test_mistakes_teach(self):
+        _, (unknown, silent, wrong) = play("scienceworld:melt", ["juggle", "", "focus on agent"])
+        assert (unknown.info.action_valid, "No known action" in unknown.observation.text) == (False, True)
+        assert (silent.info.action_valid, silent.observation.text) == (False, "Nothing was said.")
+        assert (wrong.terminated, wrong.info.end, wrong.info.metrics["score"]) == (True, "failed", 0.0)
+
+    def test_what_cannot_be_is_said(self, monkeypatch):
+        with pytest.raises(UnknownEnvironment, match="did you mean boil"):
+            registry.load("scienceworld:boi")
+        monkeypatch.setenv("PATH", "/nowhere")
+        with pytest.raises(UnknownEnvironment, match="needs Java"):
+            registry.load("scienceworld:freeze")
+
+
+class TestTextWorld:
+    @pytest.fixture(autouse=True)
+    def _needs(self):
+        pytest.importorskip("textworld")
+
+    def test_what_cannot_be_is_said(self, tmp_path):
+        with pytest.raises(UnknownEnvironment, match="there is no game at"):
+            registry.load(f"textworld:{tmp_path}")
+        (tmp_path / "story.txt").write_text("Once upon a time")
+        with pytest.raises(UnknownEnvironment, match="is no game: games are files"):
+            registry.load(f"textworld:{tmp_path / 'story.txt'}")
