@@ -60,7 +60,13 @@ def _snapshot_bytes(episode: LiveEpisode) -> int:
 
 def _limit(what: str, seen: float, limit: float, unit: str, advice: str) -> None:
     if seen > limit:
-        raise Failure(f"{what} must stay below {limit:,g} {unit}, but it came to {seen:,.3g} {unit}; {advice}.")
+        raise Failure(
+            f"{what} must stay below {_amount(limit)} {unit}, but it came to {_amount(seen)} {unit}; {advice}."
+        )
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _told(seconds: float) -> str:
