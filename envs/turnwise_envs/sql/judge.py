@@ -43,7 +43,7 @@ def _is_right(library: Library, problem: Problem, key: Key, sql: str, rule: Rule
     database = library.database(key)
     if problem.writes is not None:
         outcome, contents = _written(database, sql)
-        wanted = _gold_written(library, problem, key)
+        wanted = _written(database, problem.gold)[1]
         right = outcome.ok and all(
             (contents.get(table) or _untouched(database, table)) == (wanted.get(table) or _untouched(database, table))
             for table in contents.keys() | wanted.keys()
@@ -61,11 +61,7 @@ def gold_outcome(library: Library, problem: Problem, key: Key) -> Outcome:
     return library.database(key).run(problem.gold)
 
 
-@lru_cache(maxsize=256)
-def _gold_written(library: Library, problem: Problem, key: Key) -> dict[str, str]:
-    return _written(library.database(key), problem.gold)[1]
-
-
+@lru_cache(maxsize=512)
 def _written(database: Sandbox, sql: str) -> tuple[Outcome, dict[str, str]]:
     """The outcome of a statement on a copy, and what it leaves in the tables that it wrote to."""
     copy = database.copy()
