@@ -32,7 +32,10 @@ def test_a_file_of_tasks(tmp_path: Path) -> None:
     [
         ('{"instruction": "x"}', r"line 2: needs answers, or calls that must be made"),
         ('{"instruction": "x", "answers": "42"}', r"line 2: answers: Input should be a valid array"),
-        ('{"instruction": "x", "answers": ["42"], "scoring": "f1"}', r"line 2: scoring: Extra inputs are not permitted"),
+        (
+            '{"instruction": "x", "answers": ["42"], "scoring": "f1"}',
+            r"line 2: scoring: Extra inputs are not permitted",
+        ),
         ('{"instruction": "x", "answers": ["4"], "scorer": "bleu"}', r"line 2: scorer: Input should be 'exact', 'f1'"),
         ('{"instruction": "", "answers": ["4"]}', r"line 2: instruction: String should have at least 1 character"),
         ('{"instruction": "x", "calls": [{"tool": "t"}]}', r"line 2: calls.0.name: Field required"),
@@ -79,7 +82,10 @@ def test_required_calls_gate_the_answer() -> None:
     )[0]
     twice = [("a", {"k": 1, "more": 2}), ("a", {})]
     assert score_of(errand.reference, "ok", twice) == (1.0, {"em": 1.0, "f1": 1.0, "contains": 1.0, "calls_made": 1.0})
-    assert score_of(errand.reference, "ok", twice[:1]) == (0.0, {"em": 1.0, "f1": 1.0, "contains": 1.0, "calls_made": 0.5})
+    assert score_of(errand.reference, "ok", twice[:1]) == (
+        0.0,
+        {"em": 1.0, "f1": 1.0, "contains": 1.0, "calls_made": 0.5},
+    )
     assert score_of(errand.reference, "ok", [("a", {"k": 2}), ("b", {"k": 1})])[1]["calls_made"] == 0.5
 
 

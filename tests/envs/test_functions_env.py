@@ -128,7 +128,10 @@ async def test_arguments_are_converted_and_results_are_json() -> None:
     [
         (act("price", item="plum"), "Wrong arguments: item: 'plum' is not one of ['apple', 'pear']."),
         (act("price", item="pear", day="soon"), "day: Input should be a valid date"),
-        (act("order", lines=[{"item": "pear", "count": 0}]), "Wrong arguments: lines/0/count: 0 is less than the minimum"),
+        (
+            act("order", lines=[{"item": "pear", "count": 0}]),
+            "Wrong arguments: lines/0/count: 0 is less than the minimum",
+        ),
         (act("order", lines=[{"item": "lemon", "count": 1}]), "There are no lemons today."),
         (act("divide", a=1, b=0), "ZeroDivisionError: division by zero"),
         (Action(text="Six."), "No tool was called. Tools: price(item: apple|pear, unit?: any"),
