@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import shutil
@@ -81,6 +82,8 @@ def run(env_ids: Sequence[str], settings: Settings) -> None:
             except OSError as error:
                 raise CannotServe(f"cannot write the trainer token: {error}", 1) from error
             tokens = [token]
+        gc.collect()
+        gc.freeze()  # what was imported is no garbage, and to look through it holds up all sessions
         _serve(envs, settings, tokens, listener, lambda: _announce(envs, settings.host, port, token_path))
     finally:
         listener.close()

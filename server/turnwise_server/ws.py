@@ -37,6 +37,9 @@ IN_FLIGHT = 1024
 RETRY_AFTER = 0.1
 #: Seconds without progress after which a peer that does not read its replies is dropped.
 SEND_TIMEOUT = 20.0
+#: Frames of one message that are taken at a time. What they began is written down and answered, and the client goes on
+#: with that, while the next ones are taken.
+CHUNK = 16
 #: Replies that are sent under one time limit.
 SEND_CHUNK = 64
 
@@ -97,19 +100,21 @@ class Connection:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
                 return
-            self._take(message.get("text") or message.get("bytes") or "")
+            await self._take(message.get("text") or message.get("bytes") or "")
             while self._pending >= 2 * IN_FLIGHT and not writer.done():
                 self._sent.clear()
                 await self._sent.wait()
 
-    def _take(self, data: str | bytes) -> None:
+    async def _take(self, data: str | bytes) -> None:
         try:
             frames = self._frames(data)
         except _Bad as bad:
             self._pending += 1
             self._reply(bad.id, refused(bad.refusal, PATH))
             return
-        for frame in frames:
+        for number, frame in enumerate(frames, start=1):
+            if number % CHUNK == 0:
+                await asyncio.sleep(0)
             self._pending += 1
             if isinstance(frame, _Bad):
                 self._reply(frame.id, refused(frame.refusal, PATH))

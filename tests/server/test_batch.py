@@ -70,12 +70,12 @@ async def test_every_operation_can_be_called(api):
 
 
 async def test_calls_run_at_once(api):
-    sids = [await api.open("slow", index=index) for index in range(8)]
+    sids = [await api.open("slow", index=index) for index in range(32)]
     before = time.monotonic()
     replies = await batch(api, *(step(sid, 0, f"go {sid}") for sid in sids))
-    assert [status for status, _ in replies] == [200] * 8
+    assert [status for status, _ in replies] == [200] * 32
     assert [body["session_id"] for _, body in replies] == sids
-    assert time.monotonic() - before < 1.2  # 0.2 s each, 1.6 s one after the other
+    assert time.monotonic() - before < 4  # 0.2 s each, 6.4 s one after the other
 
 
 async def test_the_same_step_twice_in_a_batch_happens_once(api):

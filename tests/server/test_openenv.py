@@ -372,7 +372,7 @@ class TestFaults:
             await Player(fine).reset(index=0)
             before = time.monotonic()
             await Player(fine).step("x")
-            assert time.monotonic() - before < 1
+            assert time.monotonic() - before < 10  # the other one hangs for as long as it is left
 
 
 class TestTools:

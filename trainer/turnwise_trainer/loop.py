@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,6 +97,8 @@ async def train(run: RunDirectory, progress: Progress) -> TrainResult:
     )
     engine.version = start["step"]
     totals = Totals(**start.get("totals", {}))
+    gc.collect()
+    gc.freeze()  # what is here stays: looking through torch for garbage holds up all episodes for a tenth of a second
     try:
         async with TurnwiseClient(list(config.env.urls)) as client:
             tasks = await _tasks(client, spec, size, config.env)

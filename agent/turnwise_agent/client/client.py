@@ -132,7 +132,7 @@ class TurnwiseClient:
         )
         link, view = await self._open(request, actions, expect_hash)
         movable = self._pool.plural and await self._may_replay(env)
-        return Session(self, request, link, view, ActionLog(view.log_hash, list(actions)), movable)
+        return Session(self, request, link, view, ActionLog.begun(view.log_hash, actions), movable)
 
     async def _may_replay(self, env: str) -> bool:
         """Taking an episode's actions again elsewhere gives the same episode, and nobody is harmed."""
@@ -157,13 +157,14 @@ class TurnwiseClient:
 
     async def _report_mismatch(self, request: CreateRequest, log: ActionLog, mismatch: ReplayMismatch) -> None:
         """Keep what the episode was and what it became where it was rebuilt. Raises TooManyMismatches."""
-        acted = log.actions[log.turn - len(log.answers) :]
-        ours = [Told(action=action, answer=answer) for action, answer in zip(acted, log.answers, strict=True)]
+        actions, answers = log.actions, log.answers
+        acted = actions[len(actions) - len(answers) :]
+        ours = [Told(action=action, answer=answer) for action, answer in zip(acted, answers, strict=True)]
         theirs: list[Told] = []
         try:
             link, view = await self._open(request, (), None)
             path = f"/v1/sessions/{view.session_id}"
-            for turn, action in enumerate(log.actions):
+            for turn, action in enumerate(actions):
                 answer = await link.post(f"{path}/step", StepRequest(turn=turn, action=action), StepView)
                 theirs.append(Told(action=action, answer=answer))
             await link.delete(path, patience=_CLOSE_PATIENCE_S)

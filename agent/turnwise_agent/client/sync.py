@@ -71,7 +71,9 @@ class SyncClient:
         try:
             _wait(self._portal, self._client.aclose)
         finally:
-            self._portal_context.__exit__(None, None, None)
+            # As after an error: an ordinary end would wait for a call that an interrupt left behind.
+            closed = ConnectionAbortedError("the client is closed")
+            self._portal_context.__exit__(type(closed), closed, None)
 
     def envs(self) -> list[EnvSpec]:
         return _wait(self._portal, self._client.envs)
