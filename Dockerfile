@@ -24,7 +24,7 @@ RUN python -m pip wheel --no-deps --wheel-dir /wheel .
 # Dependencies before code: a new image of edited code is a matter of seconds.
 FROM base AS server-packages
 ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST PIP_CERT
-RUN python requirements.py server > requirements.txt \
+RUN python requirements.py server search sql > requirements.txt \
     && python -m pip --python /opt/turnwise/bin/python install -r requirements.txt -c constraints.txt
 COPY --from=wheel /wheel /wheel
 RUN python -m pip --python /opt/turnwise/bin/python install --no-deps --no-index /wheel/*.whl

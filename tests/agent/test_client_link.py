@@ -238,7 +238,7 @@ class TestTokens:
             return ok() if seen[-1] == "Bearer new" else problem("unauthorized", 401, "unknown token")
 
         async with TurnwiseClient("http://maze.test", token_file=file, transport=httpx.MockTransport(handle)) as client:
-            with pytest.raises(errors.Unauthorized, match=r"unknown token \(unauthorized\)\. Pass token="):
+            with pytest.raises(errors.Unauthorized, match=r"unknown token \(unauthorized\)\. Set TURNWISE_TOKEN_FILE"):
                 await client.envs()
             file.write_text('{"token": "new"}')
             await client.envs()

@@ -23,6 +23,8 @@ COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES = COMPOSE["services"]
 SERVERS = {name: service for name, service in SERVICES.items() if service["image"] == "turnwise-server"}
 JOBS = {"train"}
+#: Its sandbox needs namespaces, which a hardened container may not make.
+NOT_IN_CONTAINERS = {"maths"}
 PROMETHEUS = yaml.safe_load((ROOT / "deploy" / "prometheus.yaml").read_text(encoding="utf-8"))
 ALERTS = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text(encoding="utf-8"))
 USER = "${TURNWISE_UID:?"
@@ -63,7 +65,7 @@ def test_every_service_has_a_healthcheck_and_every_job_ends(name):
 
 def test_every_installed_environment_has_a_service():
     project = tomllib.loads(text("pyproject.toml"))["project"]
-    assert set(SERVERS) == set(project["entry-points"]["turnwise.envs"])
+    assert set(SERVERS) == set(project["entry-points"]["turnwise.envs"]) - NOT_IN_CONTAINERS
     for name, service in SERVERS.items():
         assert service["command"] == ["serve", name]
 
