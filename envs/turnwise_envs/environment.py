@@ -59,6 +59,20 @@ class TaskSet(ABC):
         """What a scorer needs and a policy must not see."""
         return Reference()
 
+    def task(
+        self, split: str, index: int, instruction: str, difficulty: float = 0.0, metadata: JsonObject | None = None
+    ) -> Task:
+        """The task at ``index`` under its usual id, for :meth:`build`."""
+        return Task(
+            env=self.spec.id,
+            split=split,
+            index=index,
+            id=f"{self.spec.id}/{split}/{index}",
+            instruction=instruction,
+            difficulty=difficulty,
+            metadata=metadata or {},
+        )
+
     def size(self, split: str) -> int | None:
         """Number of tasks in the split, None when unbounded. Raises UnknownTask."""
         for known in self.spec.splits:
@@ -89,13 +103,7 @@ class FunctionTaskSet(TaskSet):
         self._reference = reference
 
     def build(self, split: str, index: int) -> Task:
-        return Task(
-            env=self.spec.id,
-            split=split,
-            index=index,
-            id=f"{self.spec.id}/{split}/{index}",
-            instruction=self._instruction(split, index),
-        )
+        return self.task(split, index, self._instruction(split, index))
 
     def reference(self, task: Task) -> Reference:
         return self._reference(task) if self._reference else Reference()
@@ -123,11 +131,7 @@ class Environment(ABC):
 
     async def finish(self, reason: str) -> StepResult:
         """Score the state as it is: the client, or the turn limit, ends the episode here."""
-        return StepResult(
-            observation=Observation.say(f"The episode has ended: {reason}."),
-            truncated=True,
-            info=StepInfo(end="max_turns" if reason == "max_turns" else f"finished:{reason}"),
-        )
+        return cut_short(reason)
 
     def snapshot(self) -> bytes:
         """The whole state as bytes (not a pickle); needs ``spec.snapshot``."""
@@ -176,3 +180,19 @@ class SyncEnvironment(Environment):
     async def finish(self, reason: str) -> StepResult:
         result = await asyncio.to_thread(self.finish_sync, reason)
         return await super().finish(reason) if result is None else result
+
+
+def cut_short(
+    reason: str,
+    *,
+    reward: float = 0.0,
+    metrics: dict[str, float] | None = None,
+    words: str = "The episode has ended",
+) -> StepResult:
+    """What :meth:`Environment.finish` answers: the end from outside, for ``reason``."""
+    return StepResult(
+        observation=Observation.say(f"{words}: {reason}."),
+        reward=reward,
+        truncated=True,
+        info=StepInfo(end="max_turns" if reason == "max_turns" else f"finished:{reason}", metrics=metrics or {}),
+    )

@@ -102,7 +102,7 @@ async def test_what_may_not_move_waits(network):
         before = time.monotonic()
         with pytest.raises(ServerUnreachable):
             await session.step(says("once only"))
-        assert time.monotonic() - before > 1.0
+        assert time.monotonic() - before >= 3.0
         assert Oracle.lived["once only"] == 0
 
 

@@ -62,26 +62,31 @@ async def many(url):
 
 async def timeout(url):
     """A step that takes longer than the client waits, and then another."""
-    async with GenericEnvClient(base_url=url, message_timeout_s=0.1) as env:
-        session = (await env.reset()).observation["metadata"]["session_id"]
+    async with GenericEnvClient(base_url=url, message_timeout_s=60) as env:
+        session = (await env.reset(seed=5)).observation["metadata"]["session_id"]
         said = []
+        env._message_timeout = 0.05
         try:
             await env.step({"text": "first"})
         except TimeoutError:
             said.append("timeout")
-        env._message_timeout = 10
+        env._message_timeout = 60
         for text in ("second", "third"):
             try:
                 said.append((await env.step({"text": text})).observation["text"])
             except RuntimeError as error:
                 said.append(str(error))
-        await asyncio.sleep(0.5)  # the first step ends meanwhile
     if len(said) == 3 and said[2].startswith("slept"):
         return [*said, None]
     env = GenericEnvClient(base_url=url)
     env._ws_url += f"?session_id={session}"
     async with env:
-        return [*said, (await env.state())["step_count"]]
+        for _ in range(200):  # until the first step has ended
+            if turns := (await env.state())["step_count"]:
+                break
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)  # a second one would take 0.2 s
+        return [*said, max(turns, (await env.state())["step_count"])]
 
 
 async def capacity(url):

@@ -144,12 +144,13 @@ class Link:
                 reply = await self._attempt(method, target, content)
             except NotNow as fault:
                 attempt += 1
-                pause = _pause(attempt, fault.retry_after)
+                left = deadline - time.monotonic()
+                asked = min(max(fault.retry_after, 0.0), 60.0)
                 if fault.refusal is None:
                     self._unheard()
                 else:
                     self._silent_since = None
-                if time.monotonic() + pause >= deadline or (movable and self.lost):
+                if left <= asked or (movable and self.lost):
                     raise self._final(fault, patience) from fault.__cause__
             else:
                 self._heard()
@@ -158,7 +159,7 @@ class Link:
             if not self._warned:  # one warning per outage, however many sessions wait
                 logger.warning("%s is not answering or busy; trying again for up to %g s", self.url, patience)
             self._warned = True
-            await asyncio.sleep(pause)
+            await asyncio.sleep(min(asked + _backoff(attempt), left))  # the last attempt is made when patience ends
 
     async def _attempt(self, method: str, target: str, content: str | None) -> Reply:
         """One exchange. Raises NotNow for whatever another attempt may cure, AgentError for all else."""
@@ -213,6 +214,6 @@ class Link:
         )
 
 
-def _pause(attempt: int, asked: float) -> float:
-    """Seconds before the next attempt: what the server asked for, plus full-jitter exponential backoff."""
-    return min(max(asked, 0.0), 60.0) + random.uniform(0.0, min(5.0, 0.1 * 2.0 ** min(attempt, 10)))
+def _backoff(attempt: int) -> float:
+    """Seconds to wait beyond what the server asked for: exponential, with full jitter."""
+    return random.uniform(0.0, min(5.0, 0.1 * 2.0 ** min(attempt, 10)))

@@ -22,11 +22,9 @@ class AlfworldTasks(TaskSet):
 
     def build(self, split: str, index: int) -> Task:
         game = self._games[split][index]
-        return Task(
-            env=self.spec.id,
-            split=split,
-            index=index,
-            id=f"{self.spec.id}/{split}/{index}",
+        return self.task(
+            split,
+            index,
             instruction=game.instruction,
             difficulty=round(min(1.0, len(game.walkthrough) / self.spec.max_turns), 3),
             metadata={"family": game.family, "game": game.name, "scene": game.scene},

@@ -22,7 +22,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from turnwise_envs.environment import TaskSet
+from turnwise_envs.environment import TaskSet, cut_short
 from turnwise_envs.errors import TurnwiseError
 from turnwise_envs.scoring import exact_match, f1, mentions
 from turnwise_envs.tools_api import ToolAnswer, ToolTurn
@@ -33,7 +33,6 @@ from turnwise_envs.types import (
     Observation,
     Reference,
     SplitSpec,
-    StepInfo,
     StepResult,
     Task,
     ToolCall,
@@ -150,11 +149,9 @@ class Errands(TaskSet):
 
     def build(self, split: str, index: int) -> Task:
         errand = self._by_split[split][index]
-        return Task(
-            env=self.spec.id,
-            split=split,
-            index=index,
-            id=f"{self.spec.id}/{split}/{index}",
+        return self.task(
+            split,
+            index,
             instruction=errand.instruction,
             difficulty=errand.difficulty,
             metadata=errand.metadata,
@@ -239,12 +236,7 @@ class Progress:
     def finish(self, reason: str) -> StepResult:
         """The state as it is, scored without an answer."""
         reward, metrics = self._scored()
-        return StepResult(
-            observation=Observation.say(f"The episode has ended without an answer: {reason}."),
-            reward=reward,
-            truncated=True,
-            info=StepInfo(metrics=metrics, end="max_turns" if reason == "max_turns" else f"finished:{reason}"),
-        )
+        return cut_short(reason, reward=reward, metrics=metrics, words="The episode has ended without an answer")
 
     def expert(self) -> Action:
         """The required calls in their order, one a turn, then the first gold answer."""

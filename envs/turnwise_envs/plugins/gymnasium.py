@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from turnwise_envs.adapters import adapter
 from turnwise_envs.dice import stable_hash
-from turnwise_envs.environment import Environment, FunctionTaskSet, SyncEnvironment
+from turnwise_envs.environment import Environment, FunctionTaskSet, SyncEnvironment, cut_short
 from turnwise_envs.errors import UnknownEnvironment
 from turnwise_envs.plugins.foreign import (
     OwnChance,
@@ -195,13 +195,7 @@ class GymnasiumEpisode(SyncEnvironment):
         )
 
     def finish_sync(self, reason: str) -> StepResult:
-        return StepResult(
-            observation=Observation.say(f"The episode has ended: {reason}."),
-            truncated=True,
-            info=StepInfo(
-                end="max_turns" if reason == "max_turns" else f"finished:{reason}", metrics=self._metrics(False)
-            ),
-        )
+        return cut_short(reason, metrics=self._metrics(False))
 
     def expert_action(self) -> Action | None:
         """The best action of a tabular world; other worlds have no expert."""

@@ -99,11 +99,9 @@ class QuestionTasks(TaskSet):
 
     def build(self, split: str, index: int) -> Task:
         entry = self._questions.entry(split, index)
-        return Task(
-            env=self.spec.id,
-            split=split,
-            index=index,
-            id=f"{self.spec.id}/{split}/{index}",
+        return self.task(
+            split,
+            index,
             instruction=str(entry["question"]),
             metadata={"set": self._questions.name},
         )

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from turnwise_envs.actions import last_line
 from turnwise_envs.adapters import adapter
-from turnwise_envs.environment import Environment, SyncEnvironment, TaskSet
+from turnwise_envs.environment import Environment, SyncEnvironment, TaskSet, cut_short
 from turnwise_envs.errors import UnknownEnvironment
 from turnwise_envs.plugins.foreign import clipped, spec_id
 from turnwise_envs.types import (
@@ -116,11 +116,9 @@ class Variations(TaskSet):
 
     def build(self, split: str, index: int) -> Task:
         variation = sum(VARIATIONS[self.name][: SPLITS.index(split)]) + index
-        return Task(
-            env=self.spec.id,
-            split=split,
-            index=index,
-            id=f"{self.spec.id}/{split}/{index}",
+        return self.task(
+            split,
+            index,
             instruction=f"Do the task {self.name} of ScienceWorld.",
             metadata={"task": self.name, "variation": variation, "simplifications": self.simplifications},
         )
@@ -176,11 +174,7 @@ class ScienceWorldEpisode(SyncEnvironment):
         )
 
     def finish_sync(self, reason: str) -> StepResult:
-        return StepResult(
-            observation=Observation.say(f"The episode has ended: {reason}."),
-            truncated=True,
-            info=StepInfo(end="max_turns" if reason == "max_turns" else f"finished:{reason}", metrics=self._metrics()),
-        )
+        return cut_short(reason, metrics=self._metrics())
 
     def expert_action(self) -> Action | None:
         """The next command of the gold path, as long as it was followed; None after another one."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from turnwise_envs.actions import without_thoughts
 from turnwise_envs.adapters import adapter
 from turnwise_envs.dice import Dice
-from turnwise_envs.environment import Environment, SyncEnvironment, TaskSet
+from turnwise_envs.environment import Environment, SyncEnvironment, TaskSet, cut_short
 from turnwise_envs.errors import UnknownEnvironment
 from turnwise_envs.plugins.foreign import OwnChance, clipped, json_argument, refusal, seed_of, spec_id
 from turnwise_envs.types import (
@@ -130,11 +130,9 @@ class GameTasks(TaskSet):
         self._game = game
 
     def build(self, split: str, index: int) -> Task:
-        return Task(
-            env=self.spec.id,
-            split=split,
-            index=index,
-            id=f"{self.spec.id}/{split}/{index}",
+        return self.task(
+            split,
+            index,
             instruction=f"Play {self._game.id.removesuffix('-raw')}.",
         )
 
@@ -194,11 +192,7 @@ class TextArenaEpisode(SyncEnvironment):
         )
 
     def finish_sync(self, reason: str) -> StepResult:
-        return StepResult(
-            observation=Observation.say(f"The episode has ended: {reason}."),
-            truncated=True,
-            info=StepInfo(end="max_turns" if reason == "max_turns" else f"finished:{reason}", metrics={"success": 0.0}),
-        )
+        return cut_short(reason, metrics={"success": 0.0})
 
     def _play(self, said: str) -> None:
         with self._chance:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from turnwise_envs.actions import last_line
 from turnwise_envs.adapters import adapter
-from turnwise_envs.environment import Environment, SyncEnvironment, TaskSet
+from turnwise_envs.environment import Environment, SyncEnvironment, TaskSet, cut_short
 from turnwise_envs.errors import UnknownEnvironment
 from turnwise_envs.plugins.foreign import seed_of, short_key, spec_id
 from turnwise_envs.types import (
@@ -177,11 +177,9 @@ class GameTasks(TaskSet):
         self.games = games
 
     def build(self, split: str, index: int) -> Task:
-        return Task(
-            env=self.spec.id,
-            split=split,
-            index=index,
-            id=f"{self.spec.id}/{split}/{index}",
+        return self.task(
+            split,
+            index,
             instruction="Play the text game and win it.",
         )
 
@@ -243,13 +241,7 @@ class TextWorldEpisode(SyncEnvironment):
         )
 
     def finish_sync(self, reason: str) -> StepResult:
-        return StepResult(
-            observation=Observation.say(f"The episode has ended: {reason}."),
-            truncated=True,
-            info=StepInfo(
-                end="max_turns" if reason == "max_turns" else f"finished:{reason}", metrics=self._metrics(False)
-            ),
-        )
+        return cut_short(reason, metrics=self._metrics(False))
 
     def expert_action(self) -> Action | None:
         """How the game is won from here; of a game that does not know it, its walkthrough as long as it was followed."""

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from typing import ClassVar
 
-from turnwise_envs.environment import SyncEnvironment
+from turnwise_envs.environment import SyncEnvironment, cut_short
 from turnwise_envs.scoring import exact_match, f1, mentions
 from turnwise_envs.search import protocol
 from turnwise_envs.search.expert import expert_call
@@ -19,7 +19,7 @@ from turnwise_envs.search.rewards import answer_reward, judge_reward
 from turnwise_envs.search.state import State
 from turnwise_envs.search.tasks import SearchTasks
 from turnwise_envs.tools_api import ToolAnswer, ToolMistake
-from turnwise_envs.types import Action, JsonObject, Observation, StepInfo, StepResult, Task
+from turnwise_envs.types import Action, JsonObject, Observation, StepResult, Task
 
 
 class SearchEnvironment(SyncEnvironment):
@@ -79,14 +79,7 @@ class SearchEnvironment(SyncEnvironment):
 
     def finish_sync(self, reason: str) -> StepResult:
         """The end without an answer."""
-        return StepResult(
-            observation=Observation.say(f"The episode has ended: {reason}."),
-            reward=self._answer_reward(),
-            truncated=True,
-            info=StepInfo(
-                metrics=self._final_metrics(), end="max_turns" if reason == "max_turns" else f"finished:{reason}"
-            ),
-        )
+        return cut_short(reason, reward=self._answer_reward(), metrics=self._final_metrics())
 
     def snapshot(self) -> bytes:
         task, options = self._task, self._options.model_dump(exclude_defaults=True)

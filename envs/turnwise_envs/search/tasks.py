@@ -35,11 +35,9 @@ class SearchTasks(TaskSet):
 
     def build(self, split: str, index: int) -> Task:
         problem = self.problem(split, index)
-        return Task(
-            env=self.spec.id,
-            split=split,
-            index=index,
-            id=f"{self.spec.id}/{split}/{index}",
+        return self.task(
+            split,
+            index,
             instruction=problem.question,
             difficulty=min(problem.hops, _MOST_HOPS) / _MOST_HOPS,
             metadata={"kind": problem.kind, "hops": problem.hops},

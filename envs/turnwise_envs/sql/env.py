@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import ClassVar
 
 from turnwise_envs.actions import tags, without_thoughts
-from turnwise_envs.environment import SyncEnvironment
+from turnwise_envs.environment import SyncEnvironment, cut_short
 from turnwise_envs.sql import prompts
 from turnwise_envs.sql.compare import Rule
 from turnwise_envs.sql.describe import describe, list_tables, schema, show
@@ -187,14 +187,10 @@ class Sql(SyncEnvironment):
     def finish_sync(self, reason: str) -> StepResult:
         """Nothing was submitted."""
         score = Score(None, self._problem.gold, False, False, len(self._progress.explored))
-        return StepResult(
-            observation=Observation.say(f"The episode has ended: {reason}."),
+        return cut_short(
+            reason,
             reward=reward(self._options.get("reward", "outcome"), score),
-            truncated=True,
-            info=StepInfo(
-                end="max_turns" if reason == "max_turns" else f"finished:{reason}",
-                metrics={"success": 0.0, "executable": 0.0},
-            ),
+            metrics={"success": 0.0, "executable": 0.0},
         )
 
     def snapshot(self) -> bytes:

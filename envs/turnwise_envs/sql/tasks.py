@@ -22,11 +22,9 @@ class SqlTasks(TaskSet):
 
     def build(self, split: str, index: int) -> Task:
         problem = self.library.problem(split, index)
-        return Task(
-            env=self.spec.id,
-            split=split,
-            index=index,
-            id=f"{self.spec.id}/{split}/{index}",
+        return self.task(
+            split,
+            index,
             instruction=problem.question,
             difficulty=problem.difficulty,
             metadata={

@@ -116,7 +116,7 @@ class View:
         """Where the session that ``?session_id=`` names stands."""
 
         async def look() -> JsonObject:
-            return (await self._attached(request)).state()
+            return await (await self._attached(request)).state()
 
         return await self._done(request, look)
 

@@ -108,8 +108,11 @@ class Seat:
         ]
         return {"observation": {"tools": tools, "metadata": {}}, "reward": None, "done": False}
 
-    def state(self) -> JsonObject:
+    async def state(self) -> JsonObject:
+        """Where the episode is; a step that another client of it has begun may have ended meanwhile."""
         session = self._session or {}
+        if session:
+            session.update(await self._call("GET", f"/v1/sessions/{session['session_id']}"))
         return {
             "episode_id": self._episode_id or session.get("session_id"),
             "step_count": session.get("turn", 0),

@@ -172,7 +172,7 @@ async def _play(seat: Seat, text: str | bytes) -> str:
             case "step":
                 return frame("observation", await _step(seat, message.data))
             case "state":
-                return frame("state", seat.state())
+                return frame("state", await seat.state())
             case "mcp":
                 return frame("mcp", await mcp.answer(seat, message.data, alone=False))
             case "close":

@@ -60,11 +60,9 @@ class CallsTasks(TaskSet):
 
     def build(self, split: str, index: int) -> Task:
         found = case(split, index)
-        return Task(
-            env=self.spec.id,
-            split=split,
-            index=index,
-            id=f"{self.spec.id}/{split}/{index}",
+        return self.task(
+            split,
+            index,
             instruction=found.turns[0].request,
             difficulty=min(1.0, (len(found.functions) + 2 * sum(len(turn.gold) for turn in found.turns)) / 12),
             metadata={"category": found.category, "functions": [one.name for one in found.functions]},

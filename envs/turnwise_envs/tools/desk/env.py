@@ -65,11 +65,9 @@ class DeskTasks(TaskSet):
     def build(self, split: str, index: int) -> Task:
         scenario = case(self._desk, split, index)
         steps = sum(len(request.plan) + len(request.facts) for request in scenario.requests)
-        return Task(
-            env=self.spec.id,
-            split=split,
-            index=index,
-            id=f"{self.spec.id}/{split}/{index}",
+        return self.task(
+            split,
+            index,
             instruction=scenario.requests[0].opening,
             difficulty=min(1.0, steps / 20),
             metadata={"requests": list(scenario.kinds)},

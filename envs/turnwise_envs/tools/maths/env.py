@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from turnwise_envs.actions import without_thoughts
-from turnwise_envs.environment import SyncEnvironment
+from turnwise_envs.environment import SyncEnvironment, cut_short
 from turnwise_envs.tools.maths import consult
 from turnwise_envs.tools.maths.answers import boxed, number, same
 from turnwise_envs.tools.maths.families import Problem, problem
@@ -189,13 +189,7 @@ class Maths(SyncEnvironment):
 
     def finish_sync(self, reason: str) -> StepResult:
         """Without an answer there is no reward."""
-        return StepResult(
-            observation=Observation.say(f"The episode has ended without an answer: {reason}."),
-            truncated=True,
-            info=StepInfo(
-                end="max_turns" if reason == "max_turns" else f"finished:{reason}", metrics=self._metrics(False)
-            ),
-        )
+        return cut_short(reason, metrics=self._metrics(False), words="The episode has ended without an answer")
 
     def snapshot(self) -> bytes:
         return json.dumps(asdict(self._state), separators=(",", ":")).encode()

@@ -13,11 +13,9 @@ class MathsTasks(TaskSet):
 
     def build(self, split: str, index: int) -> Task:
         found = problem(split, index)
-        return Task(
-            env=self.spec.id,
-            split=split,
-            index=index,
-            id=f"{self.spec.id}/{split}/{index}",
+        return self.task(
+            split,
+            index,
             instruction=found.question,
             difficulty=found.difficulty,
             metadata={"family": found.family},
