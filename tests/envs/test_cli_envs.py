@@ -29,7 +29,7 @@ def turnwise(*arguments: str, typed: str = "") -> Result:
 def test_envs_lists_what_is_installed() -> None:
     table = turnwise("envs")
     assert table.exit_code == 0
-    assert all(word in table.output for word in ("id", "version", "max turns", "household", "train 10000"))
+    assert all(word in table.output for word in ("id", "splits", "turns", "household", "train 10000"))
     listed = json.loads(turnwise("envs", "--json").output)
     assert [spec["id"] for spec in listed] == registry.installed()
     assert listed[0].keys() >= {"id", "version", "splits", "max_turns", "action_format", "description"}

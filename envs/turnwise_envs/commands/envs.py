@@ -129,21 +129,14 @@ def _figures(rows: list[Stats | tuple[str, str]]) -> Table:
 
 def _table(rows: list[type[Environment] | tuple[str, str]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("id", "version", "splits", "max turns", "actions", "description"):
-        table.add_column(column, justify="right" if column == "max turns" else "left", overflow="fold")
+    for column in ("id", "splits", "turns", "actions", "description"):
+        table.add_column(column, justify="right" if column == "turns" else "left", overflow="fold")
     for row in rows:
         if isinstance(row, tuple):
-            table.add_row(Text(row[0]), "", "", "", "", Text(row[1], style="red"))
+            table.add_row(Text(row[0]), "", "", "", Text(row[1], style="red"))
         else:
             spec = row.spec
-            cells = (
-                spec.id,
-                spec.version,
-                _splits(spec, "\n"),
-                str(spec.max_turns),
-                spec.action_format,
-                spec.description,
-            )
+            cells = (spec.id, _splits(spec, "\n"), str(spec.max_turns), spec.action_format, spec.description)
             table.add_row(*map(Text, cells))
     return table
 
