@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from toy_environments import Crashing, Guess, Liar, Live, Slow
 from typer.testing import CliRunner
+from waiting import eventually
 
 from turnwise_envs import Action, Observation, StepResult
 from turnwise_envs.episode import LiveEpisode
@@ -141,18 +142,19 @@ async def test_listing_is_that_of_memory(serve, tmp_path, as_user):
     assert everybody.json()["total"] == 4
 
 
-async def test_an_effect_without_a_result_is_indeterminate(serve, tmp_path, refusal):
+async def test_an_effect_without_a_result_is_indeterminate(serve, tmp_path, refusal, gate):
     """Killed in the middle of a step that cannot be repeated: nobody is told that it did or did not happen."""
     before = await serve([SlowLive], journal=tmp_path / "j")
     sid = await before.open("slow-live")
     await before.step(sid, 0, "a")
-    step = asyncio.create_task(before.step(sid, 1, "b"))
-    await asyncio.sleep(0.1)
+    step = asyncio.create_task(before.step(sid, 1, gate.text))
+    await eventually(lambda: Slow.steps[gate.text])
     after = await serve([SlowLive], journal=after_kill(tmp_path / "j"))
-    refusal(await after.step(sid, 1, "b"), "session-lost")  # it has no snapshots: not even turn 1 can be had back
+    refusal(await after.step(sid, 1, gate.text), "session-lost")  # it has no snapshots: not even turn 1 can be had back
     assert [entry["turn"] for entry in (await after.get(sid, "/history")).json()["steps"]] == [1]
     assert (await after.get(sid)).json()["status"] == "failed"
     assert (await after.step(sid, 0, "a")).status_code == 200
+    gate.open()
     assert (await step).status_code == 200
 
 
@@ -169,22 +171,27 @@ async def test_what_is_not_deterministic_comes_back_by_snapshot(serve, tmp_path,
 
 
 async def test_an_intent_of_what_has_snapshots_is_indeterminate(serve, tmp_path, refusal):
+    began, go_on = asyncio.Event(), asyncio.Event()
+
     class SlowDice(Dice):
         spec = Dice.spec.model_copy(update={"id": "slow-dice"})
 
         async def step(self, action: Action) -> StepResult:
-            await asyncio.sleep(0.2)
+            if action.text == "b":
+                began.set()
+                await go_on.wait()
             return await super().step(action)
 
     before = await serve([SlowDice], journal=tmp_path / "j")
     sid = await before.open("slow-dice")
     await before.step(sid, 0, "a")
     step = asyncio.create_task(before.step(sid, 1, "b"))
-    await asyncio.sleep(0.1)
+    await began.wait()
     after = await serve([SlowDice], journal=after_kill(tmp_path / "j"))
     refusal(await after.step(sid, 1, "b"), "step-indeterminate")
     refusal(await after.finish(sid, 1), "step-indeterminate")
     branch = (await after.fork(sid)).json()["sessions"][0]["session_id"]  # what was before it is known
+    go_on.set()
     assert (await after.step(branch, 1, "b")).json()["reward"] == 2.0
     await step
 
@@ -267,12 +274,18 @@ async def test_one_row_that_cannot_be_written_harms_no_other(tmp_path):
 
 
 async def test_many_rows_are_one_commit(serve, tmp_path):
+    """What piles up while the file is held is written at once."""
     api = await serve(journal=tmp_path / "j")
     sids = [await api.open() for _ in range(50)]
     figures = api.app.state.store.journal.figures
     before = figures.commits
-    await asyncio.gather(*(api.step(sid, 0, "x") for sid in sids))
-    assert figures.commits - before < 25
+    with closing(sqlite3.connect(only_journal(tmp_path / "j"), isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")
+        steps = [asyncio.create_task(api.step(sid, 0, "x")) for sid in sids]
+        await eventually(lambda: figures.waiting == 50)
+        somebody.execute("ROLLBACK")
+    await asyncio.gather(*steps)
+    assert figures.commits - before <= 2  # the first to come was on its way
     assert figures.waiting == 0
 
 
