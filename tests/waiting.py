@@ -10,7 +10,7 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable
 
-#: Seconds. Nothing that works takes as long, and pytest gives up on a test only after 300.
+#: Seconds. Nothing that works takes as long, and pytest gives up on a test only after 600.
 PATIENCE = 90.0
 
 

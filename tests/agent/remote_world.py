@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import httpx
-from ports import held
 
 from turnwise_envs import (
     Action,
@@ -177,6 +176,8 @@ class Served:
     """
 
     def __init__(self, home: Path, *envs: str, forgets: bool = False) -> None:
+        from ports import held  # not in the server's process, which imports this module too
+
         self._holder = held()
         self.port = self._holder.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"

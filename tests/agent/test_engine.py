@@ -72,7 +72,7 @@ def held_up(engine, batch):
     def wait(*_):
         assert engine.stats.batches < batch or go_on.wait(PATIENCE)
 
-    engine.backbone.model.register_forward_pre_hook(wait)
+    engine.backbone.decoder.register_forward_pre_hook(wait)
     return go_on
 
 

@@ -28,7 +28,7 @@ OPTIONS = ("--workers", "2", "--passivate-after", "0.5", "--snapshot-every", "4"
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
     # A kill takes a second or two on a machine of one's own, ten on a busy one.
-    pytest.mark.timeout(max(300, 120 * KILLS)),
+    pytest.mark.timeout(120 * KILLS),
 ]
 
 

@@ -34,7 +34,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @asynccontextmanager
-async def hosting(size: int = 1, limit: float = 20.0, **more):
+async def hosting(size: int = 1, limit: float = 300.0, **more):
     host = WorkerHost(WorkerPool(ALL, size, limit, **more))
     try:
         yield host

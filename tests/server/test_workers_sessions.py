@@ -14,7 +14,7 @@ from worker_environments import ALL
 @pytest.fixture
 def start(serve):
     async def start(**settings):
-        return await serve(ALL, **{"workers": 1, "step_timeout": 60, **settings})
+        return await serve(ALL, **{"workers": 1, "step_timeout": 300, **settings})
 
     return start
 
@@ -33,7 +33,7 @@ async def hash_of(api, env: str, texts: list[str], **fields) -> str:
 @pytest.mark.parametrize("how", ["exit", "kill", "hang"])
 async def test_one_loss_is_survived(start, env, how, tmp_path):
     """The session is rebuilt to turn 2 in a new process and the action runs once more; nobody can tell."""
-    api = await start(step_timeout=2.5 if how == "hang" else 60)
+    api = await start(step_timeout=2.5 if how == "hang" else 300)
     texts = ["a", "b", f"once-{how} {tmp_path / 'mark'}", "c"]
     sid = await api.open(env, index=4)
     answers = [await api.step(sid, turn, text) for turn, text in enumerate(texts)]
@@ -45,7 +45,7 @@ async def test_one_loss_is_survived(start, env, how, tmp_path):
 
 @pytest.mark.parametrize(("how", "kind"), [("exit", "WorkerDied"), ("spin", "TimeoutError"), ("raise", "KeyError")])
 async def test_a_second_loss_fails_the_session(start, refusal, caplog, how, kind):
-    api = await start(step_timeout=2 if how == "spin" else 60)
+    api = await start(step_timeout=2 if how == "spin" else 300)
     sid = await api.open("rough")
     await api.step(sid, 0, "a")
     detail = refusal(await api.step(sid, 1, how), "env-failed")
