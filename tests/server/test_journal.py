@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from toy_environments import Crashing, Guess, Liar, Live, Slow
 from typer.testing import CliRunner
-from waiting import eventually
+from waiting import PATIENCE, eventually
 
 from turnwise_envs import Action, Observation, StepResult
 from turnwise_envs.episode import LiveEpisode
+from turnwise_server.journal import schema
 from turnwise_server.journal.commands import app as commands
 from turnwise_server.journal.journal import Journal
 from turnwise_server.journal.schema import JournalRefused
@@ -217,7 +218,8 @@ async def test_another_version_reads_and_does_not_go_on(serve, tmp_path, refusal
     refusal(await after.fork(sid), "version-mismatch")
 
 
-async def test_nothing_is_acknowledged_before_it_is_written(serve, tmp_path):
+async def test_nothing_is_acknowledged_before_it_is_written(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, "BUSY_S", PATIENCE)
     api = await serve(journal=tmp_path / "j")
     sid, other = await api.open(), await api.open()
     with closing(sqlite3.connect(only_journal(tmp_path / "j"), isolation_level=None)) as somebody:
@@ -273,8 +275,9 @@ async def test_one_row_that_cannot_be_written_harms_no_other(tmp_path):
     await journal.close()
 
 
-async def test_many_rows_are_one_commit(serve, tmp_path):
+async def test_many_rows_are_one_commit(serve, tmp_path, monkeypatch):
     """What piles up while the file is held is written at once."""
+    monkeypatch.setattr(schema, "BUSY_S", PATIENCE)
     api = await serve(journal=tmp_path / "j")
     sids = [await api.open() for _ in range(50)]
     figures = api.app.state.store.journal.figures
@@ -360,7 +363,7 @@ async def test_a_directory_that_is_none(tmp_path):
 
 async def test_retention(serve, tmp_path, refusal):
     """Answers of an ended session are kept for a time, its name for as long again; what is gone is emptied at once."""
-    api = await serve(journal=tmp_path / "j", retain=1)
+    api = await serve(journal=tmp_path / "j")
     journal = api.app.state.store.journal
     ended, deleted, live = await api.open(key="e"), await api.open(), await api.open()
     for sid in (ended, deleted, live):

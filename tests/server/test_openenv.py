@@ -130,7 +130,7 @@ async def test_an_episode(guess):
 
 
 async def test_it_is_the_same_episode_as_over_the_v1_protocol(guess):
-    async with player(guess) as ws, httpx.AsyncClient(base_url=f"http://{guess}") as http:
+    async with player(guess) as ws, httpx.AsyncClient(base_url=f"http://{guess}", timeout=PATIENCE) as http:
         one = Player(ws)
         await one.reset(seed=5)
         seen = await one.step("7")
@@ -204,7 +204,7 @@ async def test_several_environments_have_their_own_places():
             assert (await Player(ws).reset(seed=9))["observation"]["text"] == "Task 2 of train."
         with pytest.raises(InvalidStatus):
             await player(address)
-        async with httpx.AsyncClient(base_url=f"http://{address}") as http:
+        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=PATIENCE) as http:
             assert (await http.get("/openenv/guess/list_environments")).json() == ["guess"]
             assert (await http.get("/metadata")).status_code == 404
 
@@ -337,7 +337,7 @@ class TestFaults:
             assert (await one.step("5"))["reward"] == 1.0
 
     async def test_http_without_a_session_is_refused_and_with_one_has_state(self, guess):
-        async with httpx.AsyncClient(base_url=f"http://{guess}") as http:
+        async with httpx.AsyncClient(base_url=f"http://{guess}", timeout=PATIENCE) as http:
             for method, path, body in (("POST", "/step", {"action": {"text": "1"}}), ("GET", "/state", None)):
                 answer = await http.request(method, path, json=body)
                 assert answer.status_code == 409
@@ -423,7 +423,7 @@ class TestTools:
         return answer.json()
 
     async def test_json_rpc_over_http(self, calculator):
-        async with httpx.AsyncClient(base_url=f"http://{calculator}") as http:
+        async with httpx.AsyncClient(base_url=f"http://{calculator}", timeout=PATIENCE) as http:
             listed = await self.rpc(http, "tools/list")
             assert [tool["name"] for tool in listed["result"]["tools"]] == ["add"]
             call = {"name": "add", "arguments": {"a": 1, "b": 2}}
@@ -452,14 +452,17 @@ class TestTools:
         ],
     )
     async def test_json_rpc_refusals(self, calculator, method, params, code):
-        async with httpx.AsyncClient(base_url=f"http://{calculator}") as http:
+        async with httpx.AsyncClient(base_url=f"http://{calculator}", timeout=PATIENCE) as http:
             session_id = (await self.rpc(http, "openenv/session/create"))["result"]["session_id"]
             params = {key: session_id if value == "S" else value for key, value in params.items()}
             assert (await self.rpc(http, method, params))["error"]["code"] == code
 
     @pytest.mark.parametrize(("text", "code"), [("x", -32700), ("[]", -32600), ('{"id": 1}', -32600)])
     async def test_what_is_no_json_rpc(self, calculator, text, code):
-        async with httpx.AsyncClient(base_url=f"http://{calculator}") as http, player(calculator, "/mcp") as ws:
+        async with (
+            httpx.AsyncClient(base_url=f"http://{calculator}", timeout=PATIENCE) as http,
+            player(calculator, "/mcp") as ws,
+        ):
             answer = await http.post("/mcp", content=text, headers={"content-type": "application/json"})
             assert answer.json()["error"]["code"] == code
             await ws.send(text)
@@ -473,7 +476,7 @@ class TestTools:
                 assert (await Player(ws).receive())["result"]["metadata"]["turn"] == turn
 
     async def test_environments_without_tools_have_one_for_words(self, guess):
-        async with httpx.AsyncClient(base_url=f"http://{guess}") as http:
+        async with httpx.AsyncClient(base_url=f"http://{guess}", timeout=PATIENCE) as http:
             [tool] = (await self.rpc(http, "tools/list"))["result"]["tools"]
             assert tool["name"] == "act"
             session_id = (await self.rpc(http, "openenv/session/create", {"index": 5}))["result"]["session_id"]
@@ -483,7 +486,7 @@ class TestTools:
     async def test_a_seat_made_over_http_is_one_with_its_socket(self, calculator):
         """OpenEnv's MCP client makes a session over HTTP, resets it over the socket, and calls tools over HTTP."""
         call = {"name": "add", "arguments": {"a": 1, "b": 2}}
-        async with httpx.AsyncClient(base_url=f"http://{calculator}") as http:
+        async with httpx.AsyncClient(base_url=f"http://{calculator}", timeout=PATIENCE) as http:
             session_id = (await self.rpc(http, "openenv/session/create"))["result"]["session_id"]
             async with player(calculator, f"/ws?session_id={session_id}") as ws:
                 one = Player(ws)
@@ -510,7 +513,7 @@ class TestTools:
 class TestTaskApi:
     @pytest.fixture
     async def http(self, calculator):
-        async with httpx.AsyncClient(base_url=f"http://{calculator}") as http:
+        async with httpx.AsyncClient(base_url=f"http://{calculator}", timeout=PATIENCE) as http:
             yield http
 
     async def test_what_there_is(self, http):
@@ -555,7 +558,7 @@ class TestTaskApi:
         assert answer.json()["detail"]
 
     async def test_a_split_without_end(self, guess):
-        async with httpx.AsyncClient(base_url=f"http://{guess}") as http:
+        async with httpx.AsyncClient(base_url=f"http://{guess}", timeout=PATIENCE) as http:
             for path in ("tasks", "num_tasks", "task_range"):
                 assert (await http.post(f"/guess/{path}", json={"split": "open"})).status_code == 501
             body = {"split": "open", "start": 10**6, "stop": 10**6 + 2}
@@ -574,7 +577,7 @@ class TestTaskApi:
 
 async def test_tokens_are_asked_for():
     async with live([toys.Guess], TOKENS, host="0.0.0.0") as (address, _):
-        async with httpx.AsyncClient(base_url=f"http://{address}") as http:
+        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=PATIENCE) as http:
             assert (await http.get("/list_environments")).status_code == 401
             for path, body in (("/reset", {}), ("/guess/num_tasks", {"split": "train"}), ("/mcp", {})):
                 assert (await http.post(path, json=body, headers=bearer("graph"))).status_code == 403

@@ -73,7 +73,7 @@ async def kill_workers(servers: Sequence[Server], times: int) -> None:
             async def all_go_on(server=server, before=before) -> bool:
                 return await steps_of(server) - before > 10 * PLAYERS and len(workers_of(server.pid)) == 2
 
-            await eventually(all_go_on)
+            await eventually(all_go_on, 200)
         await asyncio.sleep(chance.uniform(1.0, 2.0))
         for server in servers:
             assert server.pid is not None
