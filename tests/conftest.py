@@ -1,11 +1,15 @@
-"""Shared by all rooms' tests: how hard hypothesis tries.
+"""Shared by all rooms' tests: how hard hypothesis tries, and the helper ``waiting``.
 
 ``make proof`` sets TURNWISE_PROOF=full; everything else runs fewer examples, the same ones each time.
 """
 
 import os
+import sys
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no folder on the path by itself
 
 _common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("reduced", max_examples=25, derandomize=True, **_common)

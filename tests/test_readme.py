@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ports import held
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def bash(script: str, folder: Path) -> str:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -65,14 +65,15 @@ def test_check_and_play_the_example() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_training_in_three_commands(tmp_path: Path) -> None:
     (script,) = [block for block in blocks("sh") if "turnwise imitate" in block]
     (look,) = [block for block in blocks("sh") if "sqlite-utils" in block]
     for said, smaller in SMALLER.items():
         assert said in script
         script = script.replace(said, smaller)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    holder = held()
+    port = str(holder.getsockname()[1])
     serve, *others = [line for line in script.replace("8000", port).splitlines() if line]
     server = subprocess.Popen(
         serve.partition("#")[0].split(), cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
@@ -84,4 +85,4 @@ def test_training_in_three_commands(tmp_path: Path) -> None:
         assert "action" in bash(look, tmp_path)
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        server.wait(60)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import random
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -127,12 +126,14 @@ class Toolbox(Ledger):
 class InProcess(httpx.AsyncBaseTransport):
     """Servers by host name in this process, and a network between that can fail.
 
-    ``drop_answers`` is how many of the next answers get lost after the server has done its work.
+    ``drop_answers`` is how many of the next answers get lost after the server has done its work; ``asked`` counts the
+    requests to each host, answered or not.
     """
 
     def __init__(self) -> None:
         self._apps: dict[str, httpx.ASGITransport | None] = {}
         self.drop_answers = 0
+        self.asked: Counter[str] = Counter()
 
     def start(self, host: str, *envs: type[Environment]) -> None:
         """A new server at ``host``, without any memory of an earlier one."""
@@ -147,6 +148,7 @@ class InProcess(httpx.AsyncBaseTransport):
         self._apps[host] = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked[request.url.host] += 1
         server = self._apps[request.url.host]
         if server is None:
             raise httpx.ConnectError("connection refused", request=request)
@@ -174,9 +176,10 @@ class Served:
     """
 
     def __init__(self, home: Path, *envs: str, forgets: bool = False) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        from ports import held  # not in the server's process, which imports this module too
+
+        self._holder = held()
+        self.port = self._holder.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._home = home
         self._envs = [f"remote_world:{env}" if env[0].isupper() else env for env in envs]

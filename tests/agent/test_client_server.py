@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 
 import pytest
 from remote_world import Ledger, served
+from waiting import PATIENCE
 
 from turnwise_agent.client import SyncClient, TurnwiseClient, link
 from turnwise_agent.errors import Forbidden, ProtocolError, ServerUnreachable, Unauthorized
@@ -33,7 +34,7 @@ async def undisturbed(index, texts):
 @pytest.mark.parametrize("forgets", [True, pytest.param(False, marks=pytest.mark.slow)])
 async def test_64_episodes_outlive_their_server_being_killed(tmp_path, forgets):
     texts = [f"turn {turn}" for turn in range(TURNS)]
-    halfway = asyncio.Semaphore(0)
+    halfway, killed = asyncio.Semaphore(0), asyncio.Event()
 
     async def play(client, index):
         async with await client.create("ledger", index=index, seed=1) as session:
@@ -41,6 +42,8 @@ async def test_64_episodes_outlive_their_server_being_killed(tmp_path, forgets):
                 await session.step(says(text))
                 if turn == TURNS // 2:
                     halfway.release()
+                    if index % 2:  # the others are in the middle of things when it happens
+                        await killed.wait()
             return session.log_hash, session.rebuilds
 
     with served(tmp_path, "Ledger", forgets=forgets) as server:
@@ -49,6 +52,7 @@ async def test_64_episodes_outlive_their_server_being_killed(tmp_path, forgets):
             for _ in range(SESSIONS // 4):
                 await halfway.acquire()
             await asyncio.to_thread(server.kill)
+            killed.set()
             await asyncio.sleep(0.3)
             await asyncio.to_thread(server.start)
             played = await asyncio.gather(*playing)
@@ -136,7 +140,7 @@ async def test_tokens(tmp_path):
 
 async def test_a_step_slower_than_the_timeout_is_awaited_and_not_repeated(tmp_path):
     with served(tmp_path, "Slow") as server:
-        async with TurnwiseClient(server.url, timeout=0.3, patience=20) as client:
+        async with TurnwiseClient(server.url, timeout=0.3, patience=PATIENCE) as client:
             session = await client.create("slow")
             result = await session.step(says("eight ch"))
             assert result.observation.text.startswith("8 characters")
@@ -173,18 +177,20 @@ def test_the_synchronous_client(tmp_path):
 def test_ctrl_c_reaches_a_waiting_client(tmp_path):
     """A synchronous call that waits for a dead server can be interrupted at once."""
     code = (
-        "import signal, threading, time\n"
+        "import logging, signal, threading\n"
         "from turnwise_agent.client import SyncClient\n"
-        "threading.Timer(0.5, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)).start()\n"
-        "start = time.monotonic()\n"
+        "class Interrupt(logging.Handler):\n"
+        "    def emit(self, record):  # it has begun to wait\n"
+        "        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)\n"
+        "logging.getLogger('turnwise.client').addHandler(Interrupt())\n"
         "try:\n"
-        "    with SyncClient('http://127.0.0.1:9') as client:\n"
+        "    with SyncClient('http://127.0.0.1:9', patience=3600) as client:\n"
         "        client.envs()\n"
         "except KeyboardInterrupt:\n"
-        "    print('interrupted', time.monotonic() - start < 30)\n"
+        "    print('interrupted')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "interrupted True\n", done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    assert done.stdout == "interrupted\n", done.stderr
 
 
 def test_a_call_that_nobody_waits_for_does_not_hold_up_the_end():

@@ -5,6 +5,7 @@ import asyncio
 import httpx
 import pytest
 from remote_world import TOKEN, Fragile, InProcess, Ledger, LedgerThree, LedgerTwo, Oracle
+from waiting import eventually
 
 from turnwise_agent.client import TurnwiseClient
 from turnwise_agent.errors import (
@@ -33,7 +34,7 @@ def network():
     return network
 
 
-def connect(network, *hosts, patience=2.0):
+def connect(network, *hosts, patience=60.0):
     urls = [f"http://{host}" for host in hosts or ("one",)]
     return TurnwiseClient(urls, token=TOKEN, transport=network, patience=patience)
 
@@ -324,7 +325,7 @@ async def test_a_cancelled_step_can_be_asked_for_again(network):
     async with connect(network) as client, await client.create("ledger", index=3, seed=5) as session:
         network.drop_answers = 1000
         step = asyncio.create_task(session.step(says("hello")))
-        await asyncio.sleep(0.1)
+        await eventually(lambda: Ledger.lived["hello"])
         step.cancel()
         with pytest.raises(asyncio.CancelledError):
             await step

@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import WSMsgType, web
+from ports import held
 from remote_world import served
+from waiting import PATIENCE, eventually
 
 from turnwise_agent.client import TurnwiseClient, socket
 from turnwise_agent.errors import IncompatibleServer, InvalidRequest, ProtocolError, ServerUnreachable
@@ -216,7 +218,7 @@ async def test_an_answer_that_is_no_frame_ends_the_connection(rubbish):
             await good(server, ws, frame)
 
     fake = Fake(script)
-    async with fake.running() as url, TurnwiseClient(url, timeout=1.0, patience=10) as client:
+    async with fake.running() as url, TurnwiseClient(url, timeout=1.0, patience=PATIENCE) as client:
         assert [spec.id for spec in await client.envs()] == ["maze"]
 
 
@@ -278,15 +280,16 @@ async def test_a_busy_socket_gets_company(monkeypatch):
         waiting = []
         for _ in range(20):
             waiting.append(asyncio.create_task(client.envs()))
-            await asyncio.sleep(0.03)
+            await eventually(lambda: fake.frames == len(waiting))
         await asyncio.gather(*waiting)
     assert fake.sockets == 3
     counts = sorted(sum(ws is each for ws, _ in fake.held) for each in {id(ws): ws for ws, _ in fake.held}.values())
     assert counts == [6, 7, 7]
 
 
-async def test_nobody_there(unused_tcp_port):
-    async with TurnwiseClient(f"http://127.0.0.1:{unused_tcp_port}", patience=0.5) as client:
+async def test_nobody_there():
+    holder = held()
+    async with TurnwiseClient(f"http://127.0.0.1:{holder.getsockname()[1]}", patience=0.5) as client:
         with pytest.raises(ServerUnreachable):
             await asyncio.gather(*(client.envs() for _ in range(20)))
 
@@ -305,5 +308,4 @@ async def test_closing_a_client_ends_calls_and_leaves_no_tasks():
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await client.aclose()
-        await asyncio.sleep(0.1)
-        assert not [task for task in asyncio.all_tasks() - before if "turnwise" in repr(task)]
+        await eventually(lambda: not [task for task in asyncio.all_tasks() - before if "turnwise" in repr(task)])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 
 import pytest
 import torch
 from tiny_models import VOCAB, distribution, tiny, trie_size
+from waiting import PATIENCE, eventually
 
 from turnwise_agent.engines.base import Sampling
 from turnwise_agent.engines.local import LocalEngine
@@ -60,8 +62,18 @@ async def episode(engine, seed, turns=3, temperature=1.0, first=None, pause=None
 
 async def busy(engine, batches):
     """Until the engine works on its ``batches``-th batch."""
-    while engine.stats.batches < batches:  # noqa: ASYNC110 - the engine has no event for this
-        await asyncio.sleep(0)
+    await eventually(lambda: engine.stats.batches >= batches)
+
+
+def held_up(engine, batch):
+    """An event that the model waits for when it comes to this batch (counted from one)."""
+    go_on = threading.Event()
+
+    def wait(*_):
+        assert engine.stats.batches < batch or go_on.wait(PATIENCE)
+
+    engine.backbone.decoder.register_forward_pre_hook(wait)
+    return go_on
 
 
 async def forgotten():
@@ -179,9 +191,11 @@ class TestCompany:
 
     async def test_cancelling_one_does_not_disturb_the_others(self, make):
         engine, alone = make(), make()
+        go_on = held_up(engine, 2)
         tasks = [asyncio.create_task(episode(engine, seed)) for seed in range(6)]
         await busy(engine, 2)
         tasks[2].cancel()
+        go_on.set()
         rest = await asyncio.gather(*tasks, return_exceptions=True)
         assert isinstance(rest.pop(2), asyncio.CancelledError)
         for seed, (_, drawn) in zip([0, 1, 3, 4, 5], rest, strict=True):
@@ -426,10 +440,13 @@ class TestRefusals:
 class TestClose:
     async def test_those_who_wait_are_told(self):
         engine = LocalEngine(tiny(), max_batch=2)
+        go_on = held_up(engine, 1)
         waiting = [asyncio.create_task(engine.generate(prompt(seed), sampling(seed, 60))) for seed in range(5)]
         await busy(engine, 1)
-        await engine.close()
-        results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+        closing = asyncio.create_task(engine.close())
+        results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), PATIENCE)
+        go_on.set()
+        await closing
         assert [str(result) for result in results] == ["the engine was closed"] * 5
         with pytest.raises(EngineError, match="the engine was closed"):
             await engine.generate((5,), sampling(1))

@@ -8,6 +8,7 @@ import time
 import httpx
 import pytest
 from remote_world import TOKEN, InProcess, Ledger, LedgerTwo, Oracle
+from waiting import eventually
 
 from turnwise_agent.client import TurnwiseClient, link, pool
 from turnwise_agent.client.mismatch import Mismatch
@@ -32,7 +33,7 @@ def network():
 
 def connect(network, *servers, **arguments):
     urls = [server if ":" in server else f"http://{server}" for server in servers]
-    return TurnwiseClient(urls, token=TOKEN, transport=network, **{"patience": 20.0, **arguments})
+    return TurnwiseClient(urls, token=TOKEN, transport=network, **{"patience": 60.0, **arguments})
 
 
 def says(text):
@@ -43,11 +44,10 @@ def host(session):
     return repr(session).rpartition("/")[2].rstrip(">")
 
 
-async def eventually(true, patience=5.0):
-    until = time.monotonic() + patience
-    while not true():
-        assert time.monotonic() < until
-        await asyncio.sleep(0.02)
+async def looked_at(network, name):
+    """Return when the client's watch has been at this host after now, and has made up its mind."""
+    before = network.asked[name]
+    await eventually(lambda: network.asked[name] >= before + 2)
 
 
 async def test_new_sessions_go_where_fewest_are(network):
@@ -77,7 +77,7 @@ async def test_a_session_moves_long_before_patience_is_spent(network):
         network.stop("one")
         before = time.monotonic()
         await asyncio.gather(*(session.step(says("two")) for session in sessions))
-        assert time.monotonic() - before < 5
+        assert time.monotonic() - before < 30
         assert {host(session) for session in sessions} == {"two"}
         assert client.stats.rebuilds == 2
 
@@ -110,12 +110,12 @@ async def test_a_dead_server_is_noticed_without_being_asked_for_anything(network
     async with connect(network, "one", "two") as client:
         await client.create("ledger")
         network.stop("one")
-        await asyncio.sleep(0.2)
+        await looked_at(network, "one")
         retries = client.stats.retries
         assert {host(await client.create("ledger")) for _ in range(4)} == {"two"}
         assert client.stats.retries == retries
         network.start("one", Ledger)
-        await asyncio.sleep(0.2)
+        await looked_at(network, "one")
         assert host(await client.create("ledger")) == "one"
 
 
@@ -124,10 +124,11 @@ class TestNames:
 
     @pytest.fixture
     async def book(self, monkeypatch):
-        """What names resolve to; a test writes into it."""
-        book = {}
+        """What names resolve to, and under "looks" how often somebody looked; a test writes into it."""
+        book = {"looks": 0}
 
         async def getaddrinfo(name, port, **_):
+            book["looks"] += 1
             if not book.get(name):
                 raise socket.gaierror(-2, "Name or service not known")
             return [
@@ -137,6 +138,11 @@ class TestNames:
 
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
         return book
+
+    async def looked_up(self, book):
+        """Return when the client has looked its names up after now, and has made up its mind."""
+        before = book["looks"]
+        await eventually(lambda: book["looks"] >= before + 2)
 
     async def test_every_address_is_a_server(self, network, book):
         book["ledger"] = ["one", "two", "one"]
@@ -152,11 +158,11 @@ class TestNames:
         async with connect(network, "dns+http://ledger:80") as client:
             first = await client.create("ledger")
             book["ledger"] = ["one", "two"]
-            await asyncio.sleep(0.2)
+            await self.looked_up(book)
             second = await client.create("ledger")
             assert host(second) == "two:80"
             book["ledger"] = ["two"]
-            await asyncio.sleep(0.2)
+            await self.looked_up(book)
             assert host(await client.create("ledger")) == "two:80"
             assert (await first.step(says("still served where it lives"))).turn == 1
             assert first.rebuilds == 0
@@ -181,7 +187,7 @@ class TestNames:
     async def test_a_name_that_comes_late(self, network, book):
         async with connect(network, "dns+http://ledger:80") as client:
             creating = asyncio.create_task(client.create("ledger"))
-            await asyncio.sleep(0.2)
+            await self.looked_up(book)
             book["ledger"] = ["one"]
             assert (await creating).turn == 0
 

@@ -10,6 +10,7 @@ import torch
 from probe_worlds import CANARY
 from remote_world import served
 from tiny_models import VOCAB, distribution, tiny
+from waiting import PATIENCE
 
 from turnwise_agent.branching import EntropyBranching
 from turnwise_agent.client import TurnwiseClient
@@ -201,7 +202,7 @@ async def drive(server):
 
     async def one(engine, env="riddle", name="trainer", settings=SETTINGS):
         token = f"{name}-{'x' * 32}" if name else None
-        clients.append(TurnwiseClient(server.url, patience=20, token=token))
+        clients.append(TurnwiseClient(server.url, patience=PATIENCE, token=token))
         return RolloutEngine(clients[-1], engine, RENDERER, await clients[-1].spec(env), settings)
 
     yield one

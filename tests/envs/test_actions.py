@@ -67,4 +67,4 @@ def test_long_nonsense_takes_no_longer_than_it_is_long(said: str) -> None:
     for _ in range(2):
         tags(said * (300_000 // len(said)), NAMES)
         last_line(said * (300_000 // len(said)))
-    assert time.process_time() - began < 5  # what is quadratic takes minutes
+    assert time.process_time() - began < 30  # what is quadratic takes minutes

@@ -501,6 +501,8 @@ CASES = [pytest.param(*fault, marks=[] if fault[0] in FAST else [pytest.mark.slo
 
 @pytest.mark.parametrize(("env_class", "check", "words"), CASES, ids=lambda value: getattr(value, "__name__", None))
 def test_names_the_fault(env_class: type[Environment], check: str, words: str) -> None:
+    if env_class in (CoarseClock, CoarseTime) and (left := 3600 - time.time() % 3600) < 60:
+        time.sleep(left)  # two runs shall agree, as they nearly always do
     report = check_env(env_class, episodes=1)
     assert not report.ok
     assert [finding.check for finding in report.failures] == [check], str(report)
@@ -594,7 +596,7 @@ def test_a_step_that_hangs_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
         async def step(self, action):
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(trace, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(trace, "PATIENCE_SECONDS", 2.0)
     report = check_env(Hangs, episodes=1)
     assert [finding.check for finding in report.failures] == ["step"]
     assert "did not return" in report.failures[0].message

@@ -25,7 +25,7 @@ def blocks(page: str, language: str) -> list[str]:
 def run(folder: Path, *words: str) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "COLUMNS": "160"}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

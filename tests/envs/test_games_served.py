@@ -22,7 +22,7 @@ from turnwise_envs.episode import LiveEpisode
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("fastapi")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 Agent = Callable[[list[str]], str]
 
@@ -40,11 +40,11 @@ def served(tmp_path, *words: str) -> Iterator[httpx.Client]:
         try:
             line = process.stdout.readline()
             assert " on http" in line, line
-            with httpx.Client(base_url=line.split()[-1], timeout=120) as client:
+            with httpx.Client(base_url=line.split()[-1], timeout=600) as client:
                 yield client
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 def roll_out(client: httpx.Client, env: str, agent: Agent, index: int) -> dict:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import held, listens
+from waiting import until
 
 pytest.importorskip("mcp")
 
@@ -34,20 +34,16 @@ def tasks(tmp_path: Path) -> str:
 def toy(tmp_path_factory: pytest.TempPathFactory) -> type[Environment]:
     path = tmp_path_factory.mktemp("toy") / "tasks.jsonl"
     path.write_text(TASKS)
-    return registry.load("mcp:toy", {"command": COMMAND, "tasks": str(path), "timeout": "3", "max_chars": "100"})
+    return registry.load("mcp:toy", {"command": COMMAND, "tasks": str(path), "timeout": "10", "max_chars": "100"})
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    holder = held()
+    port = holder.getsockname()[1]
     process = subprocess.Popen([sys.executable, str(TOY), str(port)], stderr=subprocess.DEVNULL)
     try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
+        until(lambda: listens(port))
         yield f"http://127.0.0.1:{port}/mcp"
     finally:
         process.kill()
@@ -96,7 +92,7 @@ async def test_what_a_policy_may_do(toy: type[Environment], monkeypatch: pytest.
     assert said[3] == "[image image/png]"
     assert said[4] == "not set"
     assert said[5].startswith(os.environ["PATH"][:50])
-    assert said[6:] == ["1 notes", "2 notes", "sleep took longer than 3 s and was given up."]
+    assert said[6:] == ["1 notes", "2 notes", "sleep took longer than 10 s and was given up."]
     await episode.close()
     other = await LiveEpisode.start(toy, "train", 0)  # another session is another process
     assert (await other.step(act(("note", {"text": "c"})))).observation.text == "1 notes"

@@ -29,7 +29,7 @@ EVERYTHING = "@modelcontextprotocol/server-everything@2026.8.31"
 FILESYSTEM = "@modelcontextprotocol/server-filesystem@2026.8.31"
 TIME = "mcp-server-time==2026.10.19"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def served(*words: str) -> Iterator[str]:
 
 def play(address: str, env: str, calls: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """A scripted agent: one call a turn. The results, and after them each turn's answer sent once more."""
-    with httpx.Client(base_url=address, timeout=120) as http:
+    with httpx.Client(base_url=address, timeout=600) as http:
         opened = http.post("/v1/sessions", json={"env": env})
         assert opened.status_code == 201, opened.text
         session = f"/v1/sessions/{opened.json()['session_id']}"

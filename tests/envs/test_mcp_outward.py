@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import held, listens
+from waiting import until
 
 pytest.importorskip("mcp")
 
@@ -136,20 +136,16 @@ async def test_the_command_over_stdio() -> None:
 @pytest.fixture
 def port() -> Iterator[int]:
     """Of a household server over HTTP."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    holder = held()
+    port = holder.getsockname()[1]
     command = [sys.executable, "-m", "turnwise_envs", "mcp", "household", "--port", str(port)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(600):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
+        until(lambda: listens(port))
         yield port
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 async def test_the_command_over_http(port: int) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from turnwise_envs import UnknownEnvironment, registry
 from turnwise_envs.check import check_env
@@ -36,23 +38,19 @@ def serve():
     yield start
     for process, _ in running.values():
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         process.stdout.close()
 
 
 def wait_for(url: str) -> None:
-    import time
-    import urllib.error
-    import urllib.request
-
-    for _ in range(600):
+    def answers() -> bool:
         try:
-            urllib.request.urlopen(f"{url}/health", timeout=5).close()
-        except urllib.error.URLError:
-            time.sleep(0.1)
-        else:
-            return
-    raise AssertionError(f"{url} does not answer")
+            urllib.request.urlopen(f"{url}/health", timeout=60).close()
+        except OSError:
+            return False
+        return True
+
+    until(answers)
 
 
 def play(env, actions, *, index=0):
@@ -124,7 +122,7 @@ def test_a_server_that_goes_away_is_a_fault_not_a_reward(serve):
     async def run():
         episode = await LiveEpisode.start(env, "train", 0)
         process.kill()
-        process.wait(20)
+        process.wait(60)
         with pytest.raises(EnvironmentFault):
             await episode.step(Action(text="amber"))
         await episode.close()
@@ -166,7 +164,7 @@ def ours(tmp_path_factory):
     with subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         yield process.stdout.readline().split()[-1]
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def test_tools_are_tools(ours):

@@ -39,7 +39,7 @@ def test_the_functions_play_as_shown(tmp_path: Path) -> None:
         input="".join(f"{line.removeprefix('> ')}\n" for line in said),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
     )
     assert played.returncode == 0, played.stderr
     shown = [line.removeprefix("> ") for line in played.stdout.splitlines() if line.startswith("> ")]

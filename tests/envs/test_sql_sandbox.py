@@ -12,9 +12,9 @@ import pytest
 
 from turnwise_envs.sql.sandbox import Ending, Limits, Sandbox, connect_file, connect_memory
 
-LIMITS = Limits(vm_steps=2_000_000, rows=5_000, bytes=500_000, seconds=5.0)
+LIMITS = Limits(vm_steps=2_000_000, rows=5_000, bytes=500_000, seconds=60.0)
 #: Wall-clock seconds that one statement may take; well above `LIMITS.seconds`, since machines can be busy.
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 def fill(connection: sqlite3.Connection) -> None:
@@ -45,6 +45,11 @@ def open_files() -> int:
     """Open files of this process; 0 where that cannot be told."""
     handles = Path("/proc/self/fd")
     return len(list(handles.iterdir())) if handles.is_dir() else 0
+
+
+def peak() -> int:
+    """The most memory that this process ever had, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _with_bomb(depth: int, body: str) -> str:
@@ -172,7 +177,7 @@ def test_the_host_is_unchanged(file: Path, tmp_path: Path, monkeypatch: pytest.M
     before = file.read_bytes()
     sandbox = Sandbox(connect_file(file), today="2024-07-01 08:00:00", limits=LIMITS)
     sandbox.run("SELECT 1")
-    threads, handles = threading.active_count(), open_files()
+    threads, handles, most = threading.active_count(), open_files(), peak()
     for _, sql, _ in HOSTILE:
         if "people b" not in sql:  # those take seconds and leave no more behind than their neighbours
             sandbox.run(sql)
@@ -180,9 +185,9 @@ def test_the_host_is_unchanged(file: Path, tmp_path: Path, monkeypatch: pytest.M
     assert [path.name for path in file.parent.iterdir()] == [file.name]
     assert list(tmp_path.iterdir()) == []
     assert not Path("/tmp/turnwise-hostile.db").exists()
-    assert threading.active_count() == threads
-    assert open_files() == handles
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * 2**20  # in KiB; the heap limit is a tenth of that
+    assert threading.active_count() <= threads
+    assert open_files() <= handles
+    assert peak() - most < 2**20  # the heap limit is a fifth of that
 
 
 def test_the_deadline_counts_steps_not_seconds(file: Path) -> None:
@@ -195,7 +200,7 @@ def test_the_deadline_counts_steps_not_seconds(file: Path) -> None:
 
 
 def test_seconds_stand_behind_the_steps(file: Path) -> None:
-    patient = Limits(vm_steps=10**12, seconds=0.3)
+    patient = Limits(vm_steps=10**12, seconds=2.0)
     sandbox = Sandbox(connect_file(file), today="2024-07-01", limits=patient)
     begun = time.monotonic()
     assert sandbox.run("SELECT COUNT(*) FROM people a, people b, people c").ending is Ending.STOPPED

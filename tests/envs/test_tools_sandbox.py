@@ -1,5 +1,6 @@
 """The sandbox against programs that mean harm: each ends as a clear outcome in time, and the host stays as it was."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from turnwise_envs.tools.sandbox import Limits, SandboxUnavailable, bwrap, run_p
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs PROGRAM: bwrap")
 
-LIMITS = Limits(cpu_seconds=1, wall_seconds=10)
+LIMITS = Limits(cpu_seconds=1, wall_seconds=60)
 
 #: name, program, how it may end, what must be in its words. {port}, {secret} and {pid} are this test's own.
 HOSTILE: list[tuple[str, str, str, str]] = [
@@ -121,10 +122,10 @@ def test_hostile_programs_end_as_outcomes(host, program: str, ends: str, says: s
     program = program.replace("{secret!r}", repr(str(secret))).replace("{{n}}", "{n}")
     before, began = _children(), time.monotonic()
     outcome = run_python(program, LIMITS)
-    assert time.monotonic() - began < LIMITS.wall_seconds + 5
+    assert time.monotonic() - began < LIMITS.wall_seconds + 60
     assert outcome.status in ends.split(), outcome
     if outcome.status == "time":  # on a busy machine the clock may come first
-        assert outcome.detail in ("more than 1 s of computing", "not done after 10 s")
+        assert outcome.detail in ("more than 1 s of computing", "not done after 60 s")
     else:
         said = outcome.text if outcome.text and outcome.status in ("ok", "error") else outcome.detail
         assert re.search(says, said.strip(), re.MULTILINE), outcome
@@ -136,9 +137,9 @@ def test_hostile_programs_end_as_outcomes(host, program: str, ends: str, says: s
 
 def test_programs_that_wait_are_ended_by_the_clock() -> None:
     before, began = _children(), time.monotonic()
-    outcome = run_python("import time\nprint('before', flush=True)\ntime.sleep(600)", Limits(wall_seconds=2))
-    assert (outcome.status, outcome.text, outcome.detail) == ("time", "before\n", "not done after 2 s")
-    assert time.monotonic() - began < 10
+    outcome = run_python("import time\nprint('before', flush=True)\ntime.sleep(600)", Limits(wall_seconds=10))
+    assert (outcome.status, outcome.text, outcome.detail) == ("time", "before\n", "not done after 10 s")
+    assert time.monotonic() - began < 100
     assert _children() <= before
 
 
@@ -212,4 +213,8 @@ def test_the_filter_knows_both_architectures() -> None:
 
 def _children() -> set[str]:
     """Processes that this one has started and not yet buried."""
-    return {word for task in Path("/proc/self/task").iterdir() for word in (task / "children").read_text().split()}
+    found: set[str] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found.update((task / "children").read_text().split())
+    return found

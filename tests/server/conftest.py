@@ -105,6 +105,22 @@ def refusal():
     return check
 
 
+class Gate:
+    """Steps of the environment ``slow`` whose action is ``text`` have begun and not ended until it is opened."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.text = f"until {file}"
+
+    def open(self) -> None:
+        self._file.touch()
+
+
+@pytest.fixture
+def gate(tmp_path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
 @pytest.fixture
 def as_user():
     """``as_user("ann")``: the headers of her token."""

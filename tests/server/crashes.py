@@ -13,7 +13,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -24,6 +23,7 @@ from itertools import count
 from pathlib import Path
 
 import aiohttp
+from ports import held
 
 HERE = Path(__file__).parent
 COMMAND = [sys.executable, "-c", "from turnwise_server.commands import app; app()"]
@@ -31,15 +31,16 @@ TURNS = 12
 FORK_AT = 5
 #: Seconds between two tries of a call that was not answered, and for all of them.
 PAUSE = 0.05
-PATIENCE = 120.0
+PATIENCE = 240.0
+UNBOUNDED = aiohttp.ClientTimeout(total=None)
 
 
 class Server:
     """One server process with ``--journal directory``; ``arguments`` are environments and further options."""
 
     def __init__(self, directory: Path, *arguments: str, **variables: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self._holder = held()
+        self.port = self._holder.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = [*arguments, "--port", str(self.port), "--journal", str(directory)]
         kept = {key: value for key, value in os.environ.items() if not key.startswith("TURNWISE_")}
@@ -70,7 +71,7 @@ class Server:
         """SIGTERM; the exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=120)
         code = self._process.returncode
         self._process = None
         return code
@@ -182,9 +183,8 @@ async def play_all(
             if not going_on():
                 return
 
-    timeout = aiohttp.ClientTimeout(total=30)
     async with (
-        aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as http,
+        aiohttp.ClientSession(timeout=UNBOUNDED, connector=aiohttp.TCPConnector(limit=0)) as http,
         asyncio.TaskGroup() as group,
     ):
         for _ in range(players):
@@ -195,7 +195,7 @@ async def play_all(
 async def histories(transcripts: dict[int, Transcript], url: Callable[[int], str]) -> dict[tuple[int, str], bytes]:
     """History bodies by plan and branch, with the session's random id taken out."""
     found = {}
-    async with aiohttp.ClientSession() as http:
+    async with aiohttp.ClientSession(timeout=UNBOUNDED) as http:
         for number, transcript in transcripts.items():
             player = Player(http, partial(url, number))
             for branch, sid in transcript.sessions.items():

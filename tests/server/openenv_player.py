@@ -11,6 +11,7 @@ import io
 import json
 import re
 import sys
+import tempfile
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -62,14 +63,16 @@ async def many(url):
 
 async def timeout(url):
     """A step that takes longer than the client waits, and then another."""
+    gate = Path(tempfile.mkdtemp()) / "gate"
     async with GenericEnvClient(base_url=url, message_timeout_s=60) as env:
         session = (await env.reset(seed=5)).observation["metadata"]["session_id"]
         said = []
         env._message_timeout = 0.05
         try:
-            await env.step({"text": "first"})
+            await env.step({"text": f"until {gate}"})
         except TimeoutError:
             said.append("timeout")
+        gate.touch()
         env._message_timeout = 60
         for text in ("second", "third"):
             try:
@@ -81,7 +84,7 @@ async def timeout(url):
     env = GenericEnvClient(base_url=url)
     env._ws_url += f"?session_id={session}"
     async with env:
-        for _ in range(200):  # until the first step has ended
+        for _ in range(600):  # until the first step has ended
             if turns := (await env.state())["step_count"]:
                 break
             await asyncio.sleep(0.1)
@@ -100,7 +103,7 @@ async def capacity(url):
     except RuntimeError as error:
         said = str(error)
     await one.close()
-    for _ in range(50):
+    for _ in range(600):
         try:
             await two.reset()
             break

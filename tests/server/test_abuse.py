@@ -12,7 +12,7 @@ import random
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 from crashes import Server
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
         "toy_environments:Guess",
         "toy_environments:Slow",
         TURNWISE_MAX_SESSIONS=str(SESSIONS),
-        TURNWISE_IDLE_TIMEOUT="3",
+        TURNWISE_IDLE_TIMEOUT="10",
         TURNWISE_PASSIVATE_AFTER="1",
         TURNWISE_CLIENT_TIMEOUT=str(PATIENCE),
         TURNWISE_MAX_BODY=str(256 * 1024),
@@ -59,15 +60,18 @@ def descriptors(server: Server) -> int:
     return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
 
 
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.1)
+def hung_up_on(server: Server, there: socket.socket) -> bool:
+    """The system knows the server's end of this connection no longer as one that is open."""
+    ends = (server.port, there.getsockname()[1])
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, *_ = line.split()
+        if tuple(int(end.partition(":")[2], 16) for end in (local, remote)) == ends:
+            return state not in ("01", "03")  # established, or about to be
+    return True
 
 
 def connect(server: Server, first: bytes = b"") -> socket.socket:
-    there = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    there = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     there.sendall(first)
     return there
 
@@ -112,7 +116,7 @@ def test_what_is_no_request_is_answered_and_hung_up_on(server, first, status):
         except (BrokenPipeError, ConnectionResetError):
             return  # it has heard enough
         assert answer(there).startswith(b"HTTP/1.1 %d " % status) or status == 413
-    assert httpx.get(f"{server.url}/healthz").status_code == 200
+    assert httpx.get(f"{server.url}/healthz", timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,7 @@ def test_who_dawdles_is_hung_up_on(server, first):
     began = time.monotonic()
     with closing(connect(server, first)) as there:
         answer(there)
-    assert PATIENCE * 0.9 < time.monotonic() - began < PATIENCE * 4
+    assert PATIENCE * 0.9 < time.monotonic() - began < PATIENCE + 30
     trickling = connect(server, head(POST, JSON, b"content-length: 100"))
     with closing(trickling), pytest.raises((BrokenPipeError, ConnectionResetError)):
         trickle(trickling)
@@ -138,7 +142,7 @@ def test_who_dawdles_is_hung_up_on(server, first):
 
 def trickle(there: socket.socket) -> None:
     """A byte now and then is no progress."""
-    for _ in range(100):
+    for _ in range(1000):
         there.sendall(b" ")
         time.sleep(PATIENCE / 10)
 
@@ -147,20 +151,19 @@ def test_who_does_not_read_is_hung_up_on(server):
     """Long answers to a client with a small window that never reads."""
     calls = [{"method": "GET", "path": "/v1/envs/guess/tasks?limit=1000"}] * 1000
     body = json.dumps({"requests": calls}).encode()
-    before = descriptors(server)
     there = socket.socket()
     there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     with closing(there):
         there.connect(("127.0.0.1", server.port))
+        assert not hung_up_on(server, there)
         there.sendall(head(b"POST /v1/batch HTTP/1.1", JSON, b"content-length: %d" % len(body)) + body)
-        until(lambda: descriptors(server) > before)
-        until(lambda: descriptors(server) <= before, PATIENCE * 20)
-    assert httpx.get(f"{server.url}/healthz").status_code == 200
+        until(lambda: hung_up_on(server, there))
+    assert httpx.get(f"{server.url}/healthz", timeout=60).status_code == 200
 
 
 def test_work_in_hand_is_no_dawdling(server):
     """Steps of 0.2 s over several times the patience, on one connection that is idle in between."""
-    with httpx.Client(base_url=server.url) as http:
+    with httpx.Client(base_url=server.url, timeout=60) as http:
         sid = http.post("/v1/sessions", json={"env": "slow"}).json()["session_id"]
         for turn in range(3):
             time.sleep(PATIENCE * 0.6)
@@ -170,7 +173,7 @@ def test_work_in_hand_is_no_dawdling(server):
 
 def rude(server: Server, rng: random.Random) -> None:
     """One connection of each kind, many times, and all of them left behind."""
-    sid = httpx.post(f"{server.url}/v1/sessions", json={"env": "slow"}).json()["session_id"]
+    sid = httpx.post(f"{server.url}/v1/sessions", json={"env": "slow"}, timeout=60).json()["session_id"]
     step = b'{"turn": 0, "action": {"text": "x"}}'
     whole = head(b"POST /v1/sessions/%b/step HTTP/1.1" % sid.encode(), JSON, b"content-length: %d" % len(step)) + step
     key = b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA=="
@@ -216,8 +219,12 @@ def abandon(server: Server) -> None:
 
 
 def in_memory(server: Server) -> dict[str, float]:
-    page = httpx.get(f"{server.url}/metrics").text
+    page = httpx.get(f"{server.url}/metrics", timeout=60).text
     return {state: float(number) for state, number in re.findall(r'turnwise_sessions\{state="(\w+)"\} (\S+)', page)}
+
+
+def remembered(server: Server) -> int:
+    return httpx.get(f"{server.url}/v1/sessions", timeout=60).json()["total"]
 
 
 def test_the_server_is_where_it_was(server):
@@ -228,17 +235,18 @@ def test_the_server_is_where_it_was(server):
         abandon(server)
         full = memory(server)
         until(lambda: sum(in_memory(server).values()) == 0)  # whoever forgets takes no room
+        until(lambda: remembered(server) == 0)
         time.sleep(1.0)
+        if measured:
+            until(lambda: descriptors(server) <= measured[0][2])
         measured.append((full, memory(server), descriptors(server)))
     for number, (full, after, open_files) in enumerate(measured, start=1):
         print(
             f"round {number}: {SESSIONS} abandoned sessions and {CONNECTIONS} rude connections: {full / 2**20:.1f} MiB "
             f"in the middle, {after / 2**20:.1f} MiB afterwards, {open_files} descriptors"
         )
-    (_, _, first_files), (_, second, _), (_, third, last_files) = measured
+    _, (_, second, _), (_, third, _) = measured
     assert third - second < GROWTH
-    assert last_files <= first_files
-    assert httpx.get(f"{server.url}/v1/sessions").status_code == 200
 
 
 @pytest.fixture
@@ -252,19 +260,22 @@ def test_a_signal_lets_a_step_finish(tmp_path, stack):
     stack.callback(server.kill)
     server.start()
     with (
-        httpx.Client(base_url=server.url, timeout=20) as http,
-        httpx.Client(base_url=server.url, timeout=20) as watch,
+        httpx.Client(base_url=server.url, timeout=60) as http,
+        httpx.Client(base_url=server.url, timeout=60) as watch,
         ThreadPoolExecutor() as threads,
     ):
         watch.get("/metrics")
         sid = http.post("/v1/sessions", json={"env": "slow"}).json()["session_id"]
-        body = {"turn": 0, "action": {"text": "x"}}
+        body = {"turn": 0, "action": {"text": f"until {tmp_path / 'gate'}"}}
         step = threads.submit(lambda: http.post(f"/v1/sessions/{sid}/step", json=body))
-        while "turnwise_operations_in_flight 1.0" not in watch.get("/metrics").text:
-            assert not step.done(), "it was over before anybody saw it"
-        assert server.stop() == 0
+        until(lambda: "turnwise_operations_in_flight 1.0" in watch.get("/metrics").text)
+        stopping = threads.submit(server.stop)
+        until(lambda: watch.get("/readyz").status_code == 503)
+        assert not step.done()
+        (tmp_path / "gate").touch()
+        assert stopping.result() == 0
         assert step.result().status_code == 200
     server.start()
-    history = httpx.get(f"{server.url}/v1/sessions/{sid}/history").json()
+    history = httpx.get(f"{server.url}/v1/sessions/{sid}/history", timeout=60).json()
     assert [step["turn"] for step in history["steps"]] == [1]
     assert server.stop() == 0

@@ -96,8 +96,9 @@ def test_the_health_probe_tells_ready_from_stopping():
         server = subprocess.Popen([sys.executable, "-c", answer, status], stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         port = server.stdout.readline().strip()
-        probed = subprocess.run([sys.executable, "-ISc", probe.replace("8000", port)], check=False)
-        server.communicate(timeout=20)
+        patient = probe.replace("8000", port).replace("), 3)", "), 60)")
+        probed = subprocess.run([sys.executable, "-ISc", patient], check=False)
+        server.communicate(timeout=120)
         assert probed.returncode == code
     refused = subprocess.run([sys.executable, "-ISc", probe.replace("8000", port)], capture_output=True, check=False)
     assert refused.returncode == 1

@@ -9,7 +9,7 @@ from crashes import Plan, Server, crash_test, kills
 
 KILLS = 50 if os.environ.get("TURNWISE_PROOF") == "full" else 5
 #: A kill takes a second or two on a machine of one's own, ten on a busy one.
-pytestmark = pytest.mark.timeout(60 * KILLS)
+pytestmark = pytest.mark.timeout(120 * KILLS)
 ENVIRONMENTS = ("toy_environments:Guess", "toy_environments:Slow")
 #: So that sessions rest and come back between the kills too, and replays start from snapshots.
 RESTLESS = ("--passivate-after", "0.3", "--snapshot-every", "4")

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 from toy_environments import Crashing, Guess, Liar, Live, Slow
 from typer.testing import CliRunner
+from waiting import PATIENCE, eventually
 
 from turnwise_envs import Action, Observation, StepResult
 from turnwise_envs.episode import LiveEpisode
+from turnwise_server.journal import schema
 from turnwise_server.journal.commands import app as commands
 from turnwise_server.journal.journal import Journal
 from turnwise_server.journal.schema import JournalRefused
@@ -141,18 +143,19 @@ async def test_listing_is_that_of_memory(serve, tmp_path, as_user):
     assert everybody.json()["total"] == 4
 
 
-async def test_an_effect_without_a_result_is_indeterminate(serve, tmp_path, refusal):
+async def test_an_effect_without_a_result_is_indeterminate(serve, tmp_path, refusal, gate):
     """Killed in the middle of a step that cannot be repeated: nobody is told that it did or did not happen."""
     before = await serve([SlowLive], journal=tmp_path / "j")
     sid = await before.open("slow-live")
     await before.step(sid, 0, "a")
-    step = asyncio.create_task(before.step(sid, 1, "b"))
-    await asyncio.sleep(0.1)
+    step = asyncio.create_task(before.step(sid, 1, gate.text))
+    await eventually(lambda: Slow.steps[gate.text])
     after = await serve([SlowLive], journal=after_kill(tmp_path / "j"))
-    refusal(await after.step(sid, 1, "b"), "session-lost")  # it has no snapshots: not even turn 1 can be had back
+    refusal(await after.step(sid, 1, gate.text), "session-lost")  # it has no snapshots: not even turn 1 can be had back
     assert [entry["turn"] for entry in (await after.get(sid, "/history")).json()["steps"]] == [1]
     assert (await after.get(sid)).json()["status"] == "failed"
     assert (await after.step(sid, 0, "a")).status_code == 200
+    gate.open()
     assert (await step).status_code == 200
 
 
@@ -169,22 +172,27 @@ async def test_what_is_not_deterministic_comes_back_by_snapshot(serve, tmp_path,
 
 
 async def test_an_intent_of_what_has_snapshots_is_indeterminate(serve, tmp_path, refusal):
+    began, go_on = asyncio.Event(), asyncio.Event()
+
     class SlowDice(Dice):
         spec = Dice.spec.model_copy(update={"id": "slow-dice"})
 
         async def step(self, action: Action) -> StepResult:
-            await asyncio.sleep(0.2)
+            if action.text == "b":
+                began.set()
+                await go_on.wait()
             return await super().step(action)
 
     before = await serve([SlowDice], journal=tmp_path / "j")
     sid = await before.open("slow-dice")
     await before.step(sid, 0, "a")
     step = asyncio.create_task(before.step(sid, 1, "b"))
-    await asyncio.sleep(0.1)
+    await began.wait()
     after = await serve([SlowDice], journal=after_kill(tmp_path / "j"))
     refusal(await after.step(sid, 1, "b"), "step-indeterminate")
     refusal(await after.finish(sid, 1), "step-indeterminate")
     branch = (await after.fork(sid)).json()["sessions"][0]["session_id"]  # what was before it is known
+    go_on.set()
     assert (await after.step(branch, 1, "b")).json()["reward"] == 2.0
     await step
 
@@ -210,7 +218,8 @@ async def test_another_version_reads_and_does_not_go_on(serve, tmp_path, refusal
     refusal(await after.fork(sid), "version-mismatch")
 
 
-async def test_nothing_is_acknowledged_before_it_is_written(serve, tmp_path):
+async def test_nothing_is_acknowledged_before_it_is_written(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(schema, "BUSY_S", PATIENCE)
     api = await serve(journal=tmp_path / "j")
     sid, other = await api.open(), await api.open()
     with closing(sqlite3.connect(only_journal(tmp_path / "j"), isolation_level=None)) as somebody:
@@ -266,13 +275,20 @@ async def test_one_row_that_cannot_be_written_harms_no_other(tmp_path):
     await journal.close()
 
 
-async def test_many_rows_are_one_commit(serve, tmp_path):
+async def test_many_rows_are_one_commit(serve, tmp_path, monkeypatch):
+    """What piles up while the file is held is written at once."""
+    monkeypatch.setattr(schema, "BUSY_S", PATIENCE)
     api = await serve(journal=tmp_path / "j")
     sids = [await api.open() for _ in range(50)]
     figures = api.app.state.store.journal.figures
     before = figures.commits
-    await asyncio.gather(*(api.step(sid, 0, "x") for sid in sids))
-    assert figures.commits - before < 25
+    with closing(sqlite3.connect(only_journal(tmp_path / "j"), isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")
+        steps = [asyncio.create_task(api.step(sid, 0, "x")) for sid in sids]
+        await eventually(lambda: figures.waiting == 50)
+        somebody.execute("ROLLBACK")
+    await asyncio.gather(*steps)
+    assert figures.commits - before <= 2  # the first to come was on its way
     assert figures.waiting == 0
 
 
@@ -347,7 +363,7 @@ async def test_a_directory_that_is_none(tmp_path):
 
 async def test_retention(serve, tmp_path, refusal):
     """Answers of an ended session are kept for a time, its name for as long again; what is gone is emptied at once."""
-    api = await serve(journal=tmp_path / "j", retain=1)
+    api = await serve(journal=tmp_path / "j")
     journal = api.app.state.store.journal
     ended, deleted, live = await api.open(key="e"), await api.open(), await api.open()
     for sid in (ended, deleted, live):

@@ -50,7 +50,8 @@ async def test_an_operation_is_one_line_with_its_ids(api, lines):
 async def test_a_fault_deep_inside_names_its_session(api, lines):
     sid = await api.open("crashing")
     await api.step(sid, 0, "crash", headers={"x-request-id": "r-3"})
-    faults = [line for line in lines() if line["level"] == "warning"]
+    ours = [line for line in lines() if line["logger"].startswith("turnwise")]  # Python may warn of something meanwhile
+    faults = [line for line in ours if line["level"] == "warning"]
     assert faults
     assert all((line["session_id"], line["request_id"]) == (sid, "r-3") for line in faults)
     assert "KeyError" in faults[0]["exception"]

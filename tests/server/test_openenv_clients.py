@@ -44,7 +44,7 @@ def play(version):
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(), 120)
+        out, err = await asyncio.wait_for(process.communicate(), 240)
         assert process.returncode == 0, err.decode()[-3000:]
         return json.loads(out)
 

@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 from toy_environments import Guess, Live, Slow
+from waiting import eventually
 
 from turnwise_envs import Action
 from turnwise_envs.episode import LiveEpisode
@@ -93,11 +94,11 @@ async def test_what_rests_comes_back_in_the_same_state(awake, env):
     assert sum(Guess.steps.values()) == (1 if env == "guess" else 4)
 
 
-async def test_a_request_keeps_it_awake_and_work_too(awake):
+async def test_a_request_keeps_it_awake_and_work_too(awake, gate):
     here = awake()
     asked, idle, busy = await here.open(), await here.open(), await here.open("slow")
-    step = asyncio.create_task(here.step(busy, 0, "go"))
-    await asyncio.sleep(0.05)
+    step = asyncio.create_task(here.step(busy, 0, gate.text))
+    await eventually(lambda: Slow.steps[gate.text])
     here.now += 9
     first = await here.store.get(ME, asked)
     resting = await here.store.get(ME, idle)
@@ -109,6 +110,7 @@ async def test_a_request_keeps_it_awake_and_work_too(awake):
     assert await here.store.get(ME, asked) is first
     assert await here.store.get(ME, busy) is slow
     assert await here.store.get(ME, idle) is not resting
+    gate.open()
     await step
 
 
@@ -199,14 +201,15 @@ async def test_abandoned_sessions_take_no_capacity(awake):
     assert (await here.step(sids[0], 1, "b")).turn == 2
 
 
-async def test_no_room_while_all_are_at_work(awake):
+async def test_no_room_while_all_are_at_work(awake, gate):
     here = awake(max_sessions=2)
     rested = await here.open()
     here.now += 6
     slow = [await here.open("slow") for _ in range(2)]
-    steps = [asyncio.create_task(here.step(sid, 0, "go")) for sid in slow]
-    await asyncio.sleep(0.05)
+    steps = [asyncio.create_task(here.step(sid, 0, gate.text)) for sid in slow]
+    await eventually(lambda: Slow.steps[gate.text] == 2)
     assert await here.refusal(rested) == "too-many-sessions"
+    gate.open()
     await asyncio.gather(*steps)
     assert (await here.step(rested, 0, "a")).turn == 1
 

@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -53,7 +52,7 @@ def start(environ):
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
 
@@ -71,7 +70,7 @@ def test_serving_from_start_to_end(start, ending):
     token = json.loads(path.read_text())
     assert sorted(token["scopes"]) == ["act", "trainer"]
 
-    with httpx.Client(base_url=url) as http:
+    with httpx.Client(base_url=url, timeout=60) as http:
         sid = http.post("/v1/sessions", json={"env": "guess", "index": 42}).json()["session_id"]
         answer = http.post(f"/v1/sessions/{sid}/step", json={"turn": 0, "action": {"text": "42"}})
         assert answer.json()["reward"] == 1.0
@@ -88,18 +87,16 @@ def test_serving_from_start_to_end(start, ending):
 
 
 def test_a_hung_thread_does_not_keep_the_server_from_ending(start):
-    process = start("toy_environments:Blocking", "--port", "0", TURNWISE_STEP_TIMEOUT="0.2")
+    process = start("toy_environments:Blocking", "--port", "0", TURNWISE_STEP_TIMEOUT="2")
     url = process.stdout.readline().split()[-1]
-    with httpx.Client(base_url=url) as http:
+    with httpx.Client(base_url=url, timeout=60) as http:
         sid = http.post("/v1/sessions", json={"env": "blocking"}).json()["session_id"]
         answer = http.post(f"/v1/sessions/{sid}/step", json={"turn": 0, "action": {"text": "hang"}})
         assert answer.json()["type"] == "urn:turnwise:env-failed"
         assert http.get("/healthz").status_code == 200
-    before = time.monotonic()
     process.terminate()
-    code, _, _ = ended(process)
+    code, _, _ = ended(process)  # the thread sleeps for an hour
     assert code == 0
-    assert time.monotonic() - before < 30  # the thread sleeps for 60
 
 
 def test_a_given_tokens_file_is_used_and_none_is_written(start, tmp_path):
@@ -107,7 +104,7 @@ def test_a_given_tokens_file_is_used_and_none_is_written(start, tmp_path):
     tokens.write_text('{"name": "ann", "token": "ann-token-0123456789", "scopes": ["act", "trainer"]}\n')
     process = start("toy_environments:Guess", "--port", "0", "--host", "0.0.0.0", TURNWISE_TOKENS_FILE=str(tokens))
     port = process.stdout.readline().rpartition(":")[2].strip()
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
         assert http.get("/v1/envs").status_code == 401
         assert http.get("/v1/envs", headers={"authorization": "Bearer ann-token-0123456789"}).status_code == 200
     process.terminate()

@@ -54,7 +54,7 @@ async def test_an_environment_cannot_take_the_server_down(api, refusal, text):
 
 
 async def test_a_hanging_step_is_cut_off_twice(serve, refusal):
-    api = await serve(step_timeout=0.8)
+    api = await serve(step_timeout=2)
     sid = await api.open("slow")
     await api.step(sid, 0, "a")
     Slow.steps.clear()

@@ -14,8 +14,9 @@ OPENENV = Path(sys.prefix) / "openenv" / "0.10.0" / "openenv"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_quick_run():
-    done = subprocess.run([sys.executable, SCRIPT, "--quick"], capture_output=True, text=True, timeout=280)
+    done = subprocess.run([sys.executable, SCRIPT, "--quick"], capture_output=True, text=True, timeout=840)
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout.splitlines()[-1])
     subjects = {"echo", "household", "bare"} | ({"openenv"} if OPENENV.is_dir() else set())

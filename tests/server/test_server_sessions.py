@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from toy_environments import Guess, Slow
+from waiting import eventually
 
 from turnwise_envs.episode import LiveEpisode
 from turnwise_envs.types import Action
@@ -165,8 +166,7 @@ async def test_delete(api, refusal):
     refusal(await api.get(sid), "session-deleted")
     refusal(await api.step(sid, 0, "1"), "session-deleted")
     refusal(await api.delete("s_unknown"), "not-found")
-    await asyncio.sleep(0.05)  # environments are closed beside the answer
-    assert Guess.alive == before - 1
+    await eventually(lambda: Guess.alive == before - 1)  # environments are closed beside the answer
 
 
 async def test_deleting_during_a_step_answers_all_who_wait(api, refusal):
@@ -177,14 +177,13 @@ async def test_deleting_during_a_step_answers_all_who_wait(api, refusal):
         asyncio.create_task(call)
         for call in (api.step(sid, 0, "hang"), api.step(sid, 0, "hang"), api.step(sid, 0, "go"), api.fork(sid))
     ]
-    await asyncio.sleep(0.1)
+    await eventually(lambda: Slow.steps["hang"] and api.app.state.desk.intake.in_flight == 4)
     before = Slow.alive
     assert (await api.delete(sid)).status_code == 204
     for answer in await asyncio.gather(*waiting):
         refusal(answer, "session-deleted")
     assert Slow.steps == {"hang": 1}
-    await asyncio.sleep(0.05)
-    assert Slow.alive == before - 1
+    await eventually(lambda: Slow.alive == before - 1)
 
 
 async def test_deleting_while_a_request_arrives(api, refusal):
@@ -201,7 +200,7 @@ async def test_deleting_while_a_request_arrives(api, refusal):
     assert not Guess.steps
 
 
-async def test_idle_sessions_expire():
+async def test_idle_sessions_expire(gate):
     """By a clock of our own: ten seconds without a request, and not ten seconds of work."""
     now = 0.0
     store = SessionStore({"guess": Guess, "slow": Slow}, Settings(idle_timeout=10), clock=lambda: now)
@@ -209,7 +208,7 @@ async def test_idle_sessions_expire():
     idle, _ = await store.create(caller, CreateRequest(env="guess", key="k"))
     asked, _ = await store.create(caller, CreateRequest(env="guess"))
     working, _ = await store.create(caller, CreateRequest(env="slow"))
-    step = asyncio.create_task(working.submit(Intent.step(0, Action(text="go"))))
+    step = asyncio.create_task(working.submit(Intent.step(0, Action(text=gate.text))))
     await asyncio.sleep(0)
     before = Guess.alive
     now = 9.0
@@ -218,6 +217,7 @@ async def test_idle_sessions_expire():
     await store.sweep()  # ``working`` is served right now
     page = await store.page(caller, None, 0, 10)
     assert [item.session_id for item in page.items] == [asked.id, working.id]
+    gate.open()
     await step
     now = 20.4
     assert await store.get(caller, working.id) is working  # its time began anew when the step was done
@@ -237,11 +237,7 @@ async def test_the_sweeper_frees_what_nobody_asks_for(serve, refusal):
     api = await serve(idle_timeout=0.1)
     before = Guess.alive
     sid = (await api.create()).json()["session_id"]
-    for _ in range(200):
-        await asyncio.sleep(0.05)
-        if Guess.alive == before:
-            break
-    assert Guess.alive == before
+    await eventually(lambda: Guess.alive == before)
     refusal(await api.get(sid), "session-expired")
     assert (await api.delete(sid)).status_code == 204
 
@@ -285,15 +281,14 @@ async def test_environments_and_tasks(api, refusal):
 
 async def test_a_stopping_server_gives_up_what_is_in_flight(serve):
     """The lifespan ends with a step in flight and an unfinished create: both are given up, and nothing hangs."""
-    api = await serve(step_timeout=5)
+    api = await serve(step_timeout=3600)
     sid = await api.open("slow")
     Slow.steps.clear()
     waiting = [
         asyncio.create_task(api.step(sid, 0, "hang")),
         asyncio.create_task(api.create("slow", actions=acts("hang"), key="x")),
     ]
-    await asyncio.sleep(0.05)
-    assert Slow.steps == {"hang": 2}
-    async with asyncio.timeout(4):
+    await eventually(lambda: Slow.steps == {"hang": 2})
+    async with asyncio.timeout(60):
         await api.app.state.store.close()
         await asyncio.wait(waiting)

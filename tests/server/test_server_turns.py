@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from toy_environments import Guess, Slow
+from waiting import eventually
 
 from turnwise_envs.episode import LiveEpisode
 from turnwise_envs.types import Action
@@ -109,27 +110,30 @@ async def test_of_two_different_actions_at_once_one_is_taken(api, refusal):
     assert Slow.steps == {"one": 1}
 
 
-async def test_the_same_words_at_the_next_turn_are_another_step(api, refusal):
+async def test_the_same_words_at_the_next_turn_are_another_step(api, refusal, gate):
     """Somebody repeats an action at the next turn while the first is in flight: ahead, and then a turn of its own."""
     sid = await api.open("slow")
     Slow.steps.clear()
-    first, early = await asyncio.gather(api.step(sid, 0, "look"), api.step(sid, 1, "look"))
-    assert first.json()["turn"] == 1
-    refusal(early, "turn-ahead")
-    assert (await api.step(sid, 1, "look")).json()["turn"] == 2
-    assert Slow.steps == {"look": 2}
+    first = asyncio.create_task(api.step(sid, 0, gate.text))
+    await eventually(lambda: Slow.steps[gate.text])
+    refusal(await api.step(sid, 1, gate.text), "turn-ahead")
+    gate.open()
+    assert (await first).json()["turn"] == 1
+    assert (await api.step(sid, 1, gate.text)).json()["turn"] == 2
+    assert Slow.steps == {gate.text: 2}
 
 
-async def test_a_step_outlives_the_client_that_sent_it(api):
+async def test_a_step_outlives_the_client_that_sent_it(api, gate):
     sid = await api.open("slow")
     Slow.steps.clear()
-    sent = asyncio.create_task(api.step(sid, 0, "kept"))
-    await asyncio.sleep(0.05)
+    sent = asyncio.create_task(api.step(sid, 0, gate.text))
+    await eventually(lambda: Slow.steps[gate.text])
     sent.cancel()
     await asyncio.wait({sent})
-    answer = await api.step(sid, 0, "kept")
-    assert answer.json()["observation"]["messages"][0]["content"] == "slept, kept"
-    assert Slow.steps == {"kept": 1}
+    gate.open()
+    answer = await api.step(sid, 0, gate.text)
+    assert answer.json()["observation"]["messages"][0]["content"] == f"slept, {gate.text}"
+    assert Slow.steps == {gate.text: 1}
 
 
 async def test_finish(api, refusal):
@@ -150,12 +154,13 @@ async def test_finish(api, refusal):
     assert last == {**answer, "action": None}
 
 
-async def test_a_slow_session_does_not_hold_up_others(api):
-    """Twenty waits of 0.2 s in twenty sessions take one wait, not four seconds."""
+async def test_a_slow_session_does_not_hold_up_others(api, gate):
+    """Twenty sessions are in the middle of a step at once."""
     sids = [await api.open("slow", index=index) for index in range(20)]
-    async with asyncio.timeout(3):
-        answers = await asyncio.gather(*(api.step(sid, 0, "go") for sid in sids))
-    assert all(answer.status_code == 200 for answer in answers)
+    steps = [asyncio.create_task(api.step(sid, 0, gate.text)) for sid in sids]
+    await eventually(lambda: Slow.steps[gate.text] == 20)
+    gate.open()
+    assert all(answer.status_code == 200 for answer in await asyncio.gather(*steps))
 
 
 async def test_blocking_environments_run_beside_the_loop(api):

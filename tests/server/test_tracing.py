@@ -112,7 +112,7 @@ def test_the_standard_variables_are_enough():
     )
     environ = {**os.environ, "OTEL_TRACES_EXPORTER": "console", "OTEL_SERVICE_NAME": "envs"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=240, check=True
     )
     span = json.loads(done.stdout)
     assert (span["name"], span["resource"]["attributes"]["service.name"]) == ("step", "envs")

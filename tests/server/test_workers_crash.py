@@ -8,25 +8,27 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 from crashes import COMMAND, HERE, Plan, Server, crash_test, kills
+from waiting import PATIENCE, eventually, until
 
 KILLS = 50 if os.environ.get("TURNWISE_PROOF") == "full" else 5
+PLAYERS = 16
 ENVIRONMENTS = ("worker_environments:Rough", "worker_environments:Saving")
 OPTIONS = ("--workers", "2", "--passivate-after", "0.5", "--snapshot-every", "4")
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
     # A kill takes a second or two on a machine of one's own, ten on a busy one.
-    pytest.mark.timeout(60 * KILLS),
+    pytest.mark.timeout(120 * KILLS),
 ]
 
 
@@ -51,11 +53,28 @@ def workers_of(pid: int) -> list[int]:
     return [child for child, (parent, _) in processes().items() if parent == pid]
 
 
+async def steps_of(server: Server) -> int:
+    """How many steps it has answered."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as http:
+        page = (await http.get("/metrics")).text
+    return sum(int(float(number)) for number in re.findall(r"^turnwise_steps_total\{.*\} (\S+)$", page, re.M))
+
+
 async def kill_workers(servers: Sequence[Server], times: int) -> None:
-    """Kill the workers in turn, each long after the one before: a session whose call is lost twice fails, by rights."""
+    """Kill the workers in turn, each long after the one before: a session whose call is lost twice fails, by rights.
+
+    That long after is until every player has had answers again, and some time.
+    """
     chance = random.Random(1)
     for _ in range(times):
-        await asyncio.sleep(chance.uniform(1.5, 2.5))
+        for server in servers:
+            before = await steps_of(server)
+
+            async def all_go_on(server=server, before=before) -> bool:
+                return await steps_of(server) - before > 10 * PLAYERS and len(workers_of(server.pid)) == 2
+
+            await eventually(all_go_on, 200)
+        await asyncio.sleep(chance.uniform(1.0, 2.0))
         for server in servers:
             assert server.pid is not None
             os.kill(min(workers_of(server.pid)), signal.SIGKILL)  # the oldest
@@ -74,7 +93,7 @@ async def test_workers_are_killed_under_load(tmp_path):
     """Nobody has to send anything again."""
     server = Server(tmp_path / "journal", *ENVIRONMENTS, *OPTIONS)
     calm = Server(tmp_path / "calm", *ENVIRONMENTS, "--workers", "1")
-    assert await crash_test([server], calm, plan, lambda servers: kill_workers(servers, KILLS), players=16) == 0
+    assert await crash_test([server], calm, plan, lambda servers: kill_workers(servers, KILLS), players=PLAYERS) == 0
 
 
 @pytest.fixture
@@ -82,7 +101,7 @@ def serving(tmp_path):
     """A server with two busy workers: the process, its URL, and the workers' process ids."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("TURNWISE_")}
     process = subprocess.Popen(
-        [*COMMAND, "worker_environments:Rough", "--port", "0", "--workers", "2", "--step-timeout", "20"],
+        [*COMMAND, "worker_environments:Rough", "--port", "0", "--workers", "2", "--step-timeout", "3600"],
         cwd=HERE,
         env={**kept, "XDG_STATE_HOME": str(tmp_path)},
         stdout=subprocess.PIPE,
@@ -103,48 +122,49 @@ def serving(tmp_path):
         process.communicate()
 
 
-def step_and_leave(url: str, text: str) -> None:
-    """Send a step and hang up."""
-    with httpx.Client(base_url=url) as http:
-        sid = http.post("/v1/sessions", json={"env": "rough", "index": 5}, timeout=60).json()["session_id"]
+def step_and_leave(url: str, how: str, mark: Path) -> None:
+    """Send a step that never ends, and hang up when it has begun, which ``mark`` tells."""
+    with httpx.Client(base_url=url, timeout=60) as http:
+        sid = http.post("/v1/sessions", json={"env": "rough", "index": 5}).json()["session_id"]
+        action = {"text": f"once-{how} {mark}"}
         with pytest.raises(httpx.ReadTimeout):
-            http.post(f"/v1/sessions/{sid}/step", json={"turn": 0, "action": {"text": text}}, timeout=0.3)
+            http.post(
+                f"/v1/sessions/{sid}/step", json={"turn": 0, "action": action}, timeout=httpx.Timeout(60, read=0.3)
+            )
+    until(mark.exists)
 
 
-def wait_for_the_end_of(pids: list[int], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while left := processes().keys() & set(pids):
-        assert time.monotonic() < deadline, f"still there: {left}"
-        time.sleep(0.02)
+def wait_for_the_end_of(pids: list[int]) -> None:
+    until(lambda: not processes().keys() & set(pids))
 
 
 def test_a_stopped_server_leaves_no_process(serving):
     process, _, pids = serving
     process.terminate()
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert err == ""
-    wait_for_the_end_of(pids, 0.5)
+    wait_for_the_end_of(pids)
 
 
 @pytest.mark.parametrize("how", ["idle", "hang", "spin", "clutch"])
-def test_a_killed_server_leaves_no_process(serving, how):
+def test_a_killed_server_leaves_no_process(serving, tmp_path, how):
     """Not even one that is busy with something that never ends."""
     process, url, pids = serving
     if how != "idle":
-        step_and_leave(url, how)
+        step_and_leave(url, how, tmp_path / "mark")
     process.kill()
     process.wait()
-    wait_for_the_end_of(pids, 5)
+    wait_for_the_end_of(pids)
 
 
-def test_a_server_ends_although_a_worker_hangs(serving):
+def test_a_server_ends_although_a_worker_hangs(serving, tmp_path):
     process, url, pids = serving
-    step_and_leave(url, "spin")
+    step_and_leave(url, "spin", tmp_path / "mark")
     process.terminate()
-    process.communicate(timeout=40)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    wait_for_the_end_of(pids, 0.5)
+    wait_for_the_end_of(pids)
 
 
 def test_what_environments_print_is_kept_from_standard_output(serving):
@@ -153,6 +173,6 @@ def test_what_environments_print_is_kept_from_standard_output(serving):
         sid = http.post("/v1/sessions", json={"env": "rough"}).json()["session_id"]
         http.post(f"/v1/sessions/{sid}/step", json={"turn": 0, "action": {"text": "print"}}).raise_for_status()
     process.terminate()
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE)
     assert "noise" not in out
     assert "noise" in err

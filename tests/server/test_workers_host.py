@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from waiting import PATIENCE, eventually
 from worker_environments import ALL, Rough, Saving
 
 from turnwise_envs import Action, InvalidOptions, UnknownTask
@@ -34,7 +34,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @asynccontextmanager
-async def hosting(size: int = 1, limit: float = 20.0, **more):
+async def hosting(size: int = 1, limit: float = 300.0, **more):
     host = WorkerHost(WorkerPool(ALL, size, limit, **more))
     try:
         yield host
@@ -81,17 +81,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def eventually(check, seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not check():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-
 def test_the_same_on_the_loop_of_the_server():
     """uvloop, whose transports and descriptors are its own."""
 
     async def scene() -> None:
-        async with hosting(limit=0.5) as host:
+        async with hosting(limit=2.0) as host:
             for word in ("exit", "hang"):
                 bad, good = await begin(host), await begin(host, index=1)
                 assert (await good.step(say("a"))).reward == 0.5
@@ -233,26 +227,30 @@ async def test_a_crash_is_the_fault_of_the_call_that_ran(word):
         assert (await again.step(say("a"))).reward == 0.5
 
 
+async def test_the_time_of_a_call_begins_when_it_runs():
+    """The last of three slow ones is within the limit, though it waited for longer."""
+    async with hosting(limit=4.0) as host:
+        three = [await begin(host, index=index) for index in range(3)]
+        await asyncio.gather(*(one.step(say("sleep 1.5")) for one in three))
+        assert host.pool.restarts == {"crash": 0, "hang": 0}
+
+
 @pytest.mark.parametrize("word", ["hang", "spin", "clutch"])
-async def test_a_hang_is_killed_when_its_own_time_is_up(word):
-    """The time of a call begins when it runs: the second of two slow ones is within the limit, though it waited."""
-    async with hosting(limit=1.5) as host:
-        first, second, third = [await begin(host, index=index) for index in range(3)]
-        await asyncio.gather(first.step(say("sleep 1")), second.step(say("sleep 1")), third.step(say("sleep 1")))
-        began = time.monotonic()
+async def test_a_hang_is_killed_when_its_time_is_up(word):
+    async with hosting(limit=2.0) as host:
+        first, second = [await begin(host, index=index) for index in range(2)]
         slow = asyncio.create_task(first.step(say(word)))
         neighbour = asyncio.create_task(second.step(say("a")))
-        with pytest.raises(EnvironmentFault, match=r"took longer than 1\.5 s") as caught:
+        with pytest.raises(EnvironmentFault, match=r"took longer than 2 s") as caught:
             await slow
         assert isinstance(caught.value.__cause__, TimeoutError)
-        assert 1.5 <= time.monotonic() - began < 10
         with pytest.raises(EnvironmentGone):
             await neighbour
         assert host.pool.restarts == {"crash": 0, "hang": 1}
 
 
 async def test_before_it_is_killed_a_hung_worker_says_where_it_is(capfd):
-    async with hosting(limit=0.5) as host:
+    async with hosting(limit=2.0) as host:
         episode = await begin(host)
         with pytest.raises(EnvironmentFault):
             await episode.step(say("spin"))
@@ -261,7 +259,7 @@ async def test_before_it_is_killed_a_hung_worker_says_where_it_is(capfd):
 
 
 async def test_a_hanging_reset_is_killed_too():
-    async with hosting(limit=0.5) as host:
+    async with hosting(limit=2.0) as host:
         with pytest.raises(EnvironmentFault, match="reset of rough/train/99"):
             await begin(host, index=99)
         assert (await begin(host, index=1)).turn == 0
@@ -284,23 +282,20 @@ async def test_an_end_is_seen_though_a_grandchild_holds_the_socket():
         episode = await begin(host)
         await episode.step(say("grandchild"))
         with pytest.raises(EnvironmentFault):
-            await asyncio.wait_for(episode.step(say("exit")), 5)
+            await asyncio.wait_for(episode.step(say("exit")), PATIENCE)
 
 
 async def test_other_workers_never_notice():
-    async with hosting(2, limit=2.0) as host:
+    async with hosting(2, limit=3600) as host:
         bad, good = await begin(host, index=0), await begin(host, index=1)
         assert bad.worker is not good.worker
         hanging = asyncio.create_task(bad.step(say("spin")))
-        slowest = 0.0
-        while not hanging.done() and good.turn < 45:
-            began = time.monotonic()
+        for _ in range(40):
             await good.step(say("a"))
-            slowest = max(slowest, time.monotonic() - began)
-            await asyncio.sleep(0.03)
+        assert not hanging.done()
+        await host.close()
         with pytest.raises(EnvironmentFault):
             await hanging
-        assert slowest < 1.0  # the hanging one took two seconds; a busy machine explains some tenths
 
 
 async def test_sessions_are_spread_and_pinned():
@@ -315,14 +310,15 @@ async def test_sessions_are_spread_and_pinned():
         assert [state.episodes for state in host.pool.states()] == [1, 3]
 
 
-async def test_who_gives_up_waiting_leaves_no_trace():
+async def test_who_gives_up_waiting_leaves_no_trace(tmp_path):
     async with hosting() as host:
         first, second = await begin(host, index=0), await begin(host, index=1)
-        running = asyncio.create_task(first.step(say("sleep 0.5")))
+        running = asyncio.create_task(first.step(say(f"until {tmp_path / 'gate'}")))
         waiting = [asyncio.create_task(second.step(say("a"))) for _ in range(4)]
         await asyncio.sleep(0.05)
         for task in waiting[1:]:
             task.cancel()
+        (tmp_path / "gate").touch()
         await running
         assert (await waiting[0]).observation.text.startswith("1 ")
         await asyncio.sleep(0)
@@ -353,7 +349,7 @@ def test_the_variables_of_a_worker():
 @LINUX
 async def test_descriptors_and_processes_are_given_back():
     """Ten crashes and hangs later the server holds what it held before, and no child is left."""
-    async with hosting(1, limit=0.3) as host:
+    async with hosting(1, limit=2.0) as host:
         await begin(host)
         before = descriptors()
         pids = []
@@ -365,11 +361,10 @@ async def test_descriptors_and_processes_are_given_back():
             await episode.close()
         await begin(host)
         await eventually(lambda: not any(map(alive, pids)))
-        await eventually(lambda: descriptors() == before)
+        await eventually(lambda: descriptors() <= before)
         assert len(set(pids)) == 6
         pids.append(host.pool.states()[0].pid)
-    assert not any(map(alive, pids))
-    assert not any(map(in_group, pids))  # not even as a zombie
+    await eventually(lambda: not any(map(in_group, pids)))  # not even as a zombie
 
 
 @LINUX
@@ -400,14 +395,13 @@ async def test_what_an_environment_started_dies_with_its_worker():
     await eventually(lambda: not any(map(alive, group)))
 
 
-async def test_closing_does_not_wait_for_a_hung_call():
-    async with hosting() as host:
+async def test_closing_does_not_wait_for_a_hung_call(tmp_path):
+    async with hosting(limit=3600) as host:
         episode = await begin(host)
-        hanging = asyncio.create_task(episode.step(say("hang")))
-        await asyncio.sleep(0.1)
-        began = time.monotonic()
-        await host.close()
-        assert time.monotonic() - began < 20
+        hanging = asyncio.create_task(episode.step(say(f"once-hang {tmp_path / 'mark'}")))
+        await eventually((tmp_path / "mark").exists)
+        async with asyncio.timeout(PATIENCE):
+            await host.close()
         with pytest.raises(EnvironmentFault):
             await hanging
         with pytest.raises(EnvironmentFault, match="stopping"):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 
 import pytest
+from waiting import eventually
 from worker_environments import ALL
 
 
 @pytest.fixture
 def start(serve):
     async def start(**settings):
-        return await serve(ALL, **{"workers": 1, "step_timeout": 20, **settings})
+        return await serve(ALL, **{"workers": 1, "step_timeout": 300, **settings})
 
     return start
 
@@ -33,7 +33,7 @@ async def hash_of(api, env: str, texts: list[str], **fields) -> str:
 @pytest.mark.parametrize("how", ["exit", "kill", "hang"])
 async def test_one_loss_is_survived(start, env, how, tmp_path):
     """The session is rebuilt to turn 2 in a new process and the action runs once more; nobody can tell."""
-    api = await start(step_timeout=1.5 if how == "hang" else 20)
+    api = await start(step_timeout=2.5 if how == "hang" else 300)
     texts = ["a", "b", f"once-{how} {tmp_path / 'mark'}", "c"]
     sid = await api.open(env, index=4)
     answers = [await api.step(sid, turn, text) for turn, text in enumerate(texts)]
@@ -45,7 +45,7 @@ async def test_one_loss_is_survived(start, env, how, tmp_path):
 
 @pytest.mark.parametrize(("how", "kind"), [("exit", "WorkerDied"), ("spin", "TimeoutError"), ("raise", "KeyError")])
 async def test_a_second_loss_fails_the_session(start, refusal, caplog, how, kind):
-    api = await start(step_timeout=0.6)
+    api = await start(step_timeout=2 if how == "spin" else 300)
     sid = await api.open("rough")
     await api.step(sid, 0, "a")
     detail = refusal(await api.step(sid, 1, how), "env-failed")
@@ -115,8 +115,7 @@ async def test_a_fork_does_not_notice_either(start):
         await api.step(sid, 0, "a")
         (killed,) = pids(api)
         os.kill(killed, signal.SIGKILL)
-        while killed in pids(api):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await eventually(lambda killed=killed: killed not in pids(api))
         answer = await api.fork(sid, count=2)
         assert answer.status_code == 201, answer.text
         for child in answer.json()["sessions"]:
@@ -134,34 +133,30 @@ async def test_what_is_not_deterministic_is_not_tried_again(start, refusal):
 
 
 async def test_waiting_for_ones_turn_is_not_counted_as_ones_time(start):
-    api = await start(step_timeout=1.2)
-    sids = [await api.open("rough", index=index) for index in range(4)]
-    answers = await asyncio.gather(*(api.step(sid, 0, "sleep 0.6") for sid in sids))
-    assert [answer.status_code for answer in answers] == [200] * 4
+    api = await start(step_timeout=4)
+    sids = [await api.open("rough", index=index) for index in range(3)]
+    answers = await asyncio.gather(*(api.step(sid, 0, "sleep 1.5") for sid in sids))
+    assert [answer.status_code for answer in answers] == [200] * 3
     assert api.app.state.metrics.worker_restarts == {"crash": 0, "hang": 0}
 
 
-async def test_other_sessions_stay_fast_while_one_hangs(start):
-    """Sessions of the other worker, and async environments on the loop, answer within some tens of milliseconds."""
-    api = await start(workers=2, step_timeout=1.5)
+async def test_other_sessions_go_on_while_one_hangs(start, refusal):
+    """Those of the other worker do not wait for it."""
+    api = await start(workers=2, step_timeout=3600)
     bad, good = await api.open("rough"), await api.open("rough", index=1)
     hanging = asyncio.create_task(api.step(bad, 0, "spin"))
-    slowest, turn = 0.0, 0
-    while not hanging.done() and turn < 40:
-        began = time.monotonic()
+    for turn in range(40):
         assert (await api.step(good, turn, "a")).status_code == 200
-        slowest = max(slowest, time.monotonic() - began)
-        turn += 1
-        await asyncio.sleep(0.03)
-    assert (await hanging).status_code == 500
-    assert slowest < 0.75  # the hanging one takes one and a half, twice
+    assert not hanging.done()
+    await api.delete(bad)
+    refusal(await hanging, "session-deleted")
 
 
-async def test_deleting_a_session_that_hangs(start, refusal):
-    api = await start(step_timeout=1.0)
+async def test_deleting_a_session_that_hangs(start, refusal, tmp_path):
+    api = await start(step_timeout=2.0)
     sid = await api.open("rough")
-    hanging = asyncio.create_task(api.step(sid, 0, "hang"))
-    await asyncio.sleep(0.05)
+    hanging = asyncio.create_task(api.step(sid, 0, f"once-hang {tmp_path / 'mark'}"))
+    await eventually((tmp_path / "mark").exists)
     assert (await api.delete(sid)).status_code == 204
     refusal(await hanging, "session-deleted")
     other = await api.open("rough", index=1)  # waits until the hung call is cut off
@@ -170,7 +165,7 @@ async def test_deleting_a_session_that_hangs(start, refusal):
 
 
 async def test_a_hanging_or_failing_reset(start, refusal, caplog):
-    api = await start(step_timeout=0.5)
+    api = await start(step_timeout=2)
     assert "TimeoutError" in refusal(await api.create("rough", index=99), "env-failed")
     detail = refusal(await api.create("rough", index=13), "env-failed")
     assert "RuntimeError" in detail
@@ -197,9 +192,7 @@ async def test_done_and_deleted_sessions_leave_their_worker(start):
     await api.step(won, 0, "win")
     await api.finish(finished, 0)
     await api.delete(deleted)
-    async with asyncio.timeout(10):
-        while api.app.state.workers.states()[0].episodes:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not api.app.state.workers.states()[0].episodes)
 
 
 async def test_no_process_without_need(serve):

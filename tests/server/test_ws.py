@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
 
 import pytest
 import toy_environments as toys
 from live_server import TOKENS, bearer, live
+from waiting import PATIENCE, eventually
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -31,7 +31,7 @@ class Line:
         return frame_id
 
     async def reply(self):
-        return json.loads(await asyncio.wait_for(self.socket.recv(), 10))
+        return json.loads(await asyncio.wait_for(self.socket.recv(), PATIENCE))
 
     async def call(self, method, path, body=None, **more):
         """One call while no other is in flight."""
@@ -85,28 +85,29 @@ async def test_the_protocol_is_named_and_nothing_is_compressed(line):
     assert "sec-websocket-extensions" not in line.socket.response.headers
 
 
-async def test_a_slow_session_holds_up_no_other(line):
+async def test_a_slow_session_holds_up_no_other(line, gate):
     slow, quick = await line.open("slow"), await line.open(index=5)
-    await line.send("POST", f"/v1/sessions/{slow}/step", {"turn": 0, "action": {"text": "zzz"}}, "slow one")
+    await line.send("POST", f"/v1/sessions/{slow}/step", {"turn": 0, "action": {"text": gate.text}}, "slow one")
     for turn in range(5):
         status, view = await line.step(quick, turn, "1")
         assert (status, view["turn"]) == (200, turn + 1)
+    gate.open()
     reply = await line.reply()
     assert (reply["id"], reply["status"]) == ("slow one", 200)
 
 
-async def test_a_hundred_sessions_at_once_over_one_connection(line):
+async def test_a_hundred_sessions_at_once_over_one_connection(line, gate):
     sids = [await line.open("slow", index=index % 50) for index in range(100)]
-    before = time.monotonic()
     for sid in sids:
-        body = {"turn": 0, "action": {"text": f"say {sid}"}}
+        body = {"turn": 0, "action": {"text": f"{gate.text} {sid}"}}
         await line.send("POST", f"/v1/sessions/{sid}/step", body, frame_id=f"for {sid}")
+    await eventually(lambda: all(toys.Slow.steps[f"{gate.text} {sid}"] for sid in sids))
+    gate.open()
     replies = [await line.reply() for _ in sids]
-    assert time.monotonic() - before < 3  # 0.2 s each: 20 s one after the other
     for reply in replies:
         sid = reply["id"].removeprefix("for ")
         assert reply["body"]["session_id"] == sid
-        assert reply["body"]["observation"]["messages"][0]["content"] == f"slept, say {sid}"
+        assert reply["body"]["observation"]["messages"][0]["content"] == f"slept, {gate.text} {sid}"
     assert sorted(reply["id"] for reply in replies) == sorted(f"for {sid}" for sid in sids)
 
 
@@ -133,11 +134,13 @@ BAD = [
 
 
 @pytest.mark.parametrize(("frame", "named"), BAD)
-async def test_a_malformed_frame_is_answered_and_disturbs_no_other(line, frame, named):
+async def test_a_malformed_frame_is_answered_and_disturbs_no_other(line, gate, frame, named):
     slow = await line.open("slow")
-    await line.send("POST", f"/v1/sessions/{slow}/step", {"turn": 0, "action": {"text": "go"}}, "good")
+    await line.send("POST", f"/v1/sessions/{slow}/step", {"turn": 0, "action": {"text": gate.text}}, "good")
     await line.socket.send(frame)
-    first, second = await line.reply(), await line.reply()
+    first = await line.reply()
+    gate.open()
+    second = await line.reply()
     assert (first["id"], first["status"]) == (named, 422)
     assert first["body"]["type"] == "urn:turnwise:invalid-request"
     assert (second["id"], second["status"]) == ("good", 200)
@@ -161,7 +164,7 @@ class TestManyInOneMessage:
         await socket.send(json.dumps(frames))
         replies = []
         while len(replies) < len(frames):
-            message = json.loads(await asyncio.wait_for(socket.recv(), 10))
+            message = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE))
             assert isinstance(message, list)
             replies += message
         return {reply["id"]: (reply["status"], reply["body"]) for reply in replies}
@@ -212,7 +215,7 @@ class TestManyInOneMessage:
     @pytest.mark.parametrize("message", ["no json", "{}", '{"id": 1, "method": "GET", "path": "/v1/envs"}', '"x"'])
     async def test_what_is_no_list_is_refused(self, socket, message):
         await socket.send(message)
-        [reply] = json.loads(await asyncio.wait_for(socket.recv(), 10))
+        [reply] = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE))
         assert (reply["status"], reply["body"]["type"]) == (422, "urn:turnwise:invalid-request")
         assert (await self.exchange(socket, {"id": 1, "method": "GET", "path": "/v1/envs"}))[1][0] == 200
 
@@ -243,12 +246,14 @@ async def test_a_frame_that_is_too_large_is_refused_by_name():
             assert (await Line(second).call("GET", f"/v1/sessions/{sid}"))[1]["turn"] == 1
 
 
-async def test_frames_in_flight_are_bounded(line, monkeypatch):
+async def test_frames_in_flight_are_bounded(line, gate, monkeypatch):
     monkeypatch.setattr(ws, "IN_FLIGHT", 4)
     sids = [await line.open("slow", index=index) for index in range(6)]
     for number, sid in enumerate(sids):
-        await line.send("POST", f"/v1/sessions/{sid}/step", {"turn": 0, "action": {"text": "x"}}, number)
-    replies = [await line.reply() for _ in sids]
+        await line.send("POST", f"/v1/sessions/{sid}/step", {"turn": 0, "action": {"text": gate.text}}, number)
+    replies = [await line.reply() for _ in range(2)]
+    gate.open()
+    replies += [await line.reply() for _ in range(4)]
     refused = {reply["id"]: reply["body"] for reply in replies if reply["status"] == 429}
     assert sorted(refused) == [4, 5]
     assert refused[4]["type"] == "urn:turnwise:overloaded"
@@ -295,13 +300,6 @@ class TestHandshake:
     async def test_our_own_page(self, address):
         async with connect(f"ws://{address}/v1/ws", additional_headers={"origin": f"http://{address}"}) as socket:
             assert (await Line(socket).call("GET", "/v1/envs"))[0] == 200
-
-
-async def eventually(true, patience=5.0):
-    until = time.monotonic() + patience
-    while not true():
-        assert time.monotonic() < until
-        await asyncio.sleep(0.02)
 
 
 async def handshaken(address):
@@ -352,19 +350,19 @@ async def test_a_peer_that_does_not_read_is_dropped(monkeypatch):
         flooding = asyncio.create_task(flood())
         await eventually(lambda: len(server.server_state.connections) == 1)
         async with connect(f"ws://{address}/v1/ws") as other:  # meanwhile others are served
-            assert (await asyncio.wait_for(Line(other).call("GET", "/v1/envs"), 5))[0] == 200
-        await eventually(lambda: not server.server_state.connections, 10)
+            assert (await asyncio.wait_for(Line(other).call("GET", "/v1/envs"), PATIENCE))[0] == 200
+        await eventually(lambda: not server.server_state.connections)
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(flooding, 5)
+            await asyncio.wait_for(flooding, PATIENCE)
         peer.close()
 
 
-async def test_a_half_open_socket_ends(monkeypatch):
+async def test_a_half_open_socket_ends(gate, monkeypatch):
     made = SocketProtocol.__init__
 
     def impatient(self, *args, **kwargs):
         made(self, *args, **kwargs)
-        self.ping_interval, self.ping_timeout = 0.2, 0.2
+        self.ping_interval, self.ping_timeout = 0.2, 2.0
 
     monkeypatch.setattr(SocketProtocol, "__init__", impatient)
     async with live(toys.ALL) as (address, server):
@@ -372,9 +370,12 @@ async def test_a_half_open_socket_ends(monkeypatch):
         async with connect(f"ws://{address}/v1/ws") as socket:
             line = Line(socket)
             sid = await line.open("slow")
-            for turn in range(3):  # longer than both limits; pings are answered while it waits
-                assert (await line.step(sid, turn, "x"))[0] == 200
-            assert len(server.server_state.connections) == 1
+            body = {"turn": 0, "action": {"text": gate.text}}
+            await line.send("POST", f"/v1/sessions/{sid}/step", body)
+            assert len(server.server_state.connections) == 2
+            await eventually(lambda: len(server.server_state.connections) == 1)
+            gate.open()  # who waited as long and longer answered pings meanwhile
+            assert (await line.reply())["status"] == 200
         silent.close()
 
 

@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import ClassVar
 
 from turnwise_envs import (
@@ -89,7 +90,10 @@ class Guess(Environment):
 
 
 class Slow(Environment):
-    """Every step takes 0.2 s; the text ``hang`` never returns, nor does the reset of 99. Counts its life."""
+    """Every step takes 0.2 s; the text ``hang`` never returns, nor does the reset of 99. Counts its life.
+
+    With ``until FILE`` and any further words, it returns once that file is there.
+    """
 
     spec = _spec("slow")
     tasks = _tasks(spec)
@@ -104,7 +108,12 @@ class Slow(Environment):
 
     async def step(self, action: Action) -> StepResult:
         type(self).steps[action.text] += 1
-        await asyncio.sleep(3600 if action.text == "hang" else 0.2)
+        if action.text.startswith("until "):
+            opened = Path(action.text.split()[1]).exists
+            while not opened():  # noqa: ASYNC110  # it may be a process of its own
+                await asyncio.sleep(0.01)
+        else:
+            await asyncio.sleep(3600 if action.text == "hang" else 0.2)
         return StepResult(observation=Observation.say(f"slept, {action.text}"), reward=0.25)
 
     async def close(self) -> None:
@@ -173,7 +182,7 @@ class Blocking(SyncEnvironment):
         return Observation.say("block")
 
     def step_sync(self, action: Action) -> StepResult:
-        time.sleep(60 if action.text == "hang" else 0.01)
+        time.sleep(3600 if action.text == "hang" else 0.01)
         return StepResult(observation=Observation.say("done"))
 
 

@@ -81,6 +81,9 @@ class Rough(SyncEnvironment):
                 raise KeyError("secret-answer")
             case "sleep":
                 time.sleep(float(rest[0]))
+            case "until":  # a file is there
+                while not Path(rest[0]).exists():
+                    time.sleep(0.01)
             case "hang":
                 time.sleep(3600)
             case "spin":

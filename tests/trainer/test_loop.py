@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from typer.testing import CliRunner
-from word_worlds import Server, one_thread, served, settings, train_command, write_policy
+from word_worlds import Server, one_thread, served, settings, train_command, wait_for, write_policy
 
 from turnwise_envs import cli
 from turnwise_trainer.config import load
@@ -31,7 +31,7 @@ TIMINGS = ("seconds/rollout", "seconds/step", "tokens_per_second", "client/retri
 EXACT = {
     "steps": 6,
     "rollout.deterministic": True,
-    "env.options.delay": 0.05,
+    "env.options.delay": 0.2,
     "optimizer.schedule": "cosine",
     "optimizer.epochs": 2,
     "eval.every": 3,
@@ -79,14 +79,6 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     file = run / "metrics.jsonl"
     text = file.read_text() if file.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.slow
@@ -146,17 +138,18 @@ def test_killed_and_resumed_is_bit_identical(world: World, whole: tuple[Path, st
     with subprocess.Popen(
         world.command("killed", **EXACT), env=one_thread(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        # After step 3 the newest checkpoint is one step old, and the fourth is on its way.
+        # After step 3 the newest checkpoint is one step old, and the fourth is on its way (or just there).
         wait_for(lambda: any(row["step"] == 3 for row in metrics(run)), process)
         process.kill()
         process.communicate()
-    assert not (run / "checkpoints" / "step-000006").exists()
+    kept = max(int(path.name[-6:]) for path in (run / "checkpoints").glob("step-??????"))
+    assert kept in (2, 4)
     done = subprocess.run(
         train_command("--resume", str(run)), env=one_thread(), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "step 3/6" in done.stdout
-    assert "step 2/6" not in done.stdout
+    assert f"step {kept + 1}/6" in done.stdout
+    assert f"step {kept}/6" not in done.stdout
     assert weights(run) == weights(whole[0])
     assert without_timings(metrics(run)) == without_timings(metrics(whole[0]))
     assert said(run) == said(whole[0])
@@ -184,7 +177,7 @@ def test_a_server_that_dies_does_not_end_the_run(world: World, forgets: bool) ->
     """With its journal it knows every session when it is back; without, the client rebuilds them by replay."""
     name = f"mortal-{forgets}"
     with served(world.home / name, "Bandit") as server:
-        changes = {"env.urls": [server.url], "env.options.delay": 0.3, "steps": 3}
+        changes = {"env.urls": [server.url], "env.options.delay": 1.0, "steps": 3}
         with subprocess.Popen(
             world.command(f"{name}-run", **changes),
             env=one_thread(),
@@ -199,7 +192,7 @@ def test_a_server_that_dies_does_not_end_the_run(world: World, forgets: bool) ->
                 server.forget()
             time.sleep(2.0)
             server.start()
-            out, err = process.communicate(timeout=200)
+            out, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     rows = metrics(run)
     assert [row["step"] for row in rows] == [1, 2, 3]

@@ -7,10 +7,9 @@ import contextlib
 import functools
 import os
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +116,10 @@ class Server:
     """``turnwise serve`` of classes in this module, on a port of its own; ``kill`` is SIGKILL, ``start`` starts it again."""
 
     def __init__(self, home: Path, *classes: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        from ports import held  # not in the server's process, which imports this module too
+
+        self._holder = held()
+        self.port = self._holder.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._home = home
         self._journal = home / f"journal-{self.port}"
@@ -166,6 +166,17 @@ def served(home: Path, *classes: str) -> Iterator[Server]:
 
 def train_command(*arguments: str) -> list[str]:
     return [str(TURNWISE), "train", *arguments]
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Return when it is true; the process must go on until then."""
+    from waiting import until
+
+    def come() -> object:
+        assert process.poll() is None, process.communicate()
+        return condition()
+
+    until(come, 500)
 
 
 @functools.cache

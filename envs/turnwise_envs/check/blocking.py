@@ -15,8 +15,8 @@ from turnwise_envs.check.trace import Trace
 from turnwise_envs.environment import SyncEnvironment
 
 LIMIT_SECONDS = 0.005
-#: A suspicious call is repeated so often, and its shortest time counts.
-REPEATS = 3
+#: A suspicious call is repeated at most so often, and its shortest time counts.
+REPEATS = 10
 
 T = TypeVar("T")
 

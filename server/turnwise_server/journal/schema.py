@@ -56,6 +56,10 @@ INSERTS: dict[str, tuple[str, int]] = {
 }
 
 
+#: Seconds to wait for somebody else who holds the file, such as a backup.
+BUSY_S = 10.0
+
+
 class JournalRefused(TurnwiseError):
     """A journal that cannot be used. The text names the file, says why, and what to do."""
 
@@ -68,7 +72,7 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
         uri=True,
         isolation_level=None,
         check_same_thread=False,
-        timeout=10.0,
+        timeout=BUSY_S,
         cached_statements=64,
     )
     connection.execute("PRAGMA temp_store = MEMORY")

@@ -33,8 +33,10 @@ WINDOW = 2
 START_LIMIT = 120.0
 #: Seconds in which an answer may still lie in the socket when its time is up, because the server itself was busy.
 LATE = 0.05
-#: Seconds that a hung child gets to write down where it hangs, and what a dead one wrote gets to arrive.
-LAST_WORDS = 0.2
+#: Seconds that a hung child gets to write down where it hangs; on a busy machine it has to wait for its turn.
+LAST_WORDS = 1.0
+#: Seconds that what a dead child wrote gets to arrive.
+LAST_ANSWERS = 0.2
 
 Ending = Literal["hang", "crash", "stopped"]
 
@@ -219,7 +221,7 @@ class Worker(asyncio.Protocol):
     def _on_exit(self) -> None:
         """The process has ended. Its last answers may still be in the socket, so the end of that is waited for."""
         self._unwatch()
-        self._loop.call_later(LAST_WORDS, self._end, "crash", "ended")
+        self._loop.call_later(LAST_ANSWERS, self._end, "crash", "ended")
 
     def _end(self, ending: Ending, how: str) -> None:
         if self.ended is not None:

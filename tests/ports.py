@@ -1,0 +1,23 @@
+"""Ports that stay one's own."""
+
+from __future__ import annotations
+
+import socket
+
+
+def held() -> socket.socket:
+    """A socket that holds a port of 127.0.0.1 and does not listen: connections are refused until a server does.
+
+    A server that is given the port may listen there, end and come again; meanwhile the system gives the port to nobody
+    else, as it may with one that was only looked for and let go.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
+
+
+def listens(port: int) -> bool:
+    """Somebody takes connections at this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
