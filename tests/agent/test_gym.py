@@ -10,7 +10,8 @@ from gymnasium.utils.env_checker import check_env
 from remote_world import served
 
 from turnwise_agent.errors import AgentError, InvalidRequest, SessionDone
-from turnwise_agent.gym import MAX_ACTION, RemoteEnv, UnicodeText
+from turnwise_agent.gym import RemoteEnv
+from turnwise_envs.outward.texts import MAX_ACTION, UnicodeText
 
 
 @pytest.fixture(scope="module")

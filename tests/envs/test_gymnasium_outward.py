@@ -24,7 +24,8 @@ from turnwise_envs import (  # noqa: E402
     UnknownTask,
 )
 from turnwise_envs.errors import EpisodeDone, InvalidOptions  # noqa: E402
-from turnwise_envs.outward.gymnasium import LocalEnv, UnicodeText  # noqa: E402
+from turnwise_envs.outward.gymnasium import LocalEnv  # noqa: E402
+from turnwise_envs.outward.texts import UnicodeText  # noqa: E402
 
 
 @pytest.fixture

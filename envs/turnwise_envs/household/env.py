@@ -7,9 +7,9 @@ import json
 import re
 from typing import NamedTuple
 
+from turnwise_envs.dice import Dice
 from turnwise_envs.environment import Environment
 from turnwise_envs.household import text
-from turnwise_envs.household.dice import Dice
 from turnwise_envs.household.expert import expert_command, expert_thought
 from turnwise_envs.household.plans import SPLIT_SIZES
 from turnwise_envs.household.rules import Command, commands, is_understood

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from turnwise_envs.household.dice import Dice
+from turnwise_envs.dice import Dice
 from turnwise_envs.household.expert import expert_turns
 from turnwise_envs.household.plans import FloorPlan, Split, floor_plans, goals, is_held_out, places
 from turnwise_envs.household.tables import CAPACITY, DEFAULT_CAPACITY, FAMILIES, LIKELY, ROOMS

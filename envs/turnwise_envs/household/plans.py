@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from turnwise_envs.household.dice import Dice, stable_hash
+from turnwise_envs.dice import Dice, stable_hash
 from turnwise_envs.household.tables import HOLDS, LAMPS, LIKELY, OPENABLE, ROOMS, Family
 
 Split = Literal["train", "valid_seen", "valid_unseen"]

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from turnwise_envs.environment import TaskSet, cut_short
+from turnwise_envs.environment import Environment, TaskSet, cut_short
 from turnwise_envs.errors import TurnwiseError
 from turnwise_envs.scoring import exact_match, f1, mentions
-from turnwise_envs.tools_api import ToolAnswer, ToolTurn
+from turnwise_envs.tools_api import ToolAnswer, Toolbox, ToolTurn
 from turnwise_envs.types import (
     Action,
     EnvSpec,
@@ -167,6 +168,32 @@ def splits(errands: Sequence[Errand]) -> list[SplitSpec]:
     return [SplitSpec(name=name, size=names.count(name)) for name in dict.fromkeys(names)]
 
 
+def spec_of(
+    id: str,
+    description: str,
+    box: Toolbox,
+    errands: Sequence[Errand],
+    *more: object,
+    version: str = "1",
+    max_turns: int,
+    deterministic: bool,
+    stateless: bool = False,
+) -> EnvSpec:
+    """The spec of an environment of these tools and tasks; its version changes with them, and with ``more``."""
+    return EnvSpec(
+        id=id,
+        version=f"{version}.{fingerprint(box.specs, errands, *more)}",
+        description=description,
+        action_format="tools",
+        tools=box.specs,
+        max_turns=max_turns,
+        splits=splits(errands),
+        options_schema=TURN_LIMIT,
+        deterministic=deterministic,
+        stateless_tools=stateless,
+    )
+
+
 def chosen(specs: Sequence[ToolSpec], only: str | None) -> list[ToolSpec]:
     """The foreign tools that ``only`` names, separated by commas; all of them if it is None. Raises ValueError."""
     found = list(specs)
@@ -249,6 +276,44 @@ class Progress:
 
     def _scored(self) -> tuple[float, dict[str, float]]:
         return self._score(self._reference(self.task), self.given, self.calls)
+
+
+class ErrandEnvironment(Environment):
+    """One episode with tools of somebody else. Subclasses set ``box``, too, and implement ``open`` and ``call``."""
+
+    box: ClassVar[Toolbox]
+
+    _progress: Progress
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Reach whoever has the tools. Raises EnvironmentFault."""
+
+    @abstractmethod
+    async def call(self, name: str, arguments: JsonObject) -> ToolAnswer:
+        """Call one of their tools. Raises ToolMistake, EnvironmentFault."""
+
+    async def reset(self, task: Task, seed: int, options: JsonObject) -> Observation:
+        self._progress = Progress(task, type(self).tasks.reference, self.box.usage())
+        await self.open()
+        return self._progress.prompt()
+
+    async def step(self, action: Action) -> StepResult:
+        return self._progress.step(await self.box.run_async(action, self._call))
+
+    async def finish(self, reason: str) -> StepResult:
+        return self._progress.finish(reason)
+
+    def expert_action(self) -> Action | None:
+        return self._progress.expert()
+
+    async def _call(self, name: str, arguments: JsonObject) -> ToolAnswer:
+        if name == ANSWER:
+            return self._progress.answer(arguments)
+        answer = await self.call(name, arguments)
+        if answer.effective:
+            self._progress.made(name, arguments)
+        return answer
 
 
 def score_of(

@@ -46,14 +46,12 @@ from turnwise_envs.environment import Environment, SyncEnvironment, TaskSet
 from turnwise_envs.plugins.errands import (
     ANSWER,
     ANSWER_TOOL,
-    TURN_LIMIT,
     Errand,
     Errands,
     Progress,
     as_errands,
-    fingerprint,
     score_of,
-    splits,
+    spec_of,
 )
 from turnwise_envs.tools_api import ToolAnswer, Toolbox, ToolMistake, clip
 from turnwise_envs.types import Action, EnvSpec, JsonObject, Observation, Reference, StepResult, Task, ToolSpec
@@ -155,16 +153,9 @@ class FunctionEnvironment(SyncEnvironment):
         errands = as_errands(tasks)
         cls._tools = {one.spec.name: one for one in made}
         cls._box = Toolbox([*(one.spec for one in made), ANSWER_TOOL])
-        cls.spec = EnvSpec(
-            id=id,
-            version=f"{version}.{fingerprint(cls._box.specs, errands)}",
-            description=inspect.cleandoc(cls.__doc__ or "").partition("\n")[0],
-            action_format="tools",
-            tools=cls._box.specs,
-            max_turns=max_turns,
-            splits=splits(errands),
-            options_schema=TURN_LIMIT,
-            deterministic=deterministic,
+        about = inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
+        cls.spec = spec_of(
+            id, about, cls._box, errands, version=version, max_turns=max_turns, deterministic=deterministic
         )
         cls.tasks = Errands(cls.spec, errands)
 

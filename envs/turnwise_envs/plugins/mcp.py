@@ -27,23 +27,20 @@ from urllib.parse import urlsplit
 from mcp.types import CallToolResult, TextContent, Tool
 
 from turnwise_envs.adapters import adapter
-from turnwise_envs.environment import Environment, TaskSet
+from turnwise_envs.environment import Environment
 from turnwise_envs.plugins import mcp_link
 from turnwise_envs.plugins.errands import (
-    ANSWER,
     ANSWER_TOOL,
-    TURN_LIMIT,
+    ErrandEnvironment,
     Errands,
-    Progress,
     chosen,
-    fingerprint,
     read_errands,
-    splits,
+    spec_of,
 )
 from turnwise_envs.plugins.mcp_link import Link, Server
 from turnwise_envs.plugins.private import Headers, child_environment
 from turnwise_envs.tools_api import ToolAnswer, Toolbox, clip
-from turnwise_envs.types import Action, EnvSpec, JsonObject, Observation, StepResult, Task, ToolSpec
+from turnwise_envs.types import JsonObject, ToolSpec
 
 #: Seconds for a server's first start, when ``npx`` may have to fetch it, and for that of an episode.
 FIRST_START, START = 300.0, 25.0
@@ -51,36 +48,21 @@ FIRST_START, START = 300.0, 25.0
 WORLD = "/world"
 
 
-class McpEnvironment(Environment):
+class McpEnvironment(ErrandEnvironment):
     """One episode with an MCP server. The class attributes are set by :func:`mcp`."""
 
-    spec: ClassVar[EnvSpec]
-    tasks: ClassVar[TaskSet]
-    box: ClassVar[Toolbox]
     server: ClassVar[Server]
     folder: ClassVar[Path | None]
     timeout: ClassVar[float]
     max_chars: ClassVar[int]
 
-    _progress: Progress
     _link: Link | None = None
     _world: Path | None = None
 
-    async def reset(self, task: Task, seed: int, options: JsonObject) -> Observation:
-        self._progress = Progress(task, type(self).tasks.reference, self.box.usage())
+    async def open(self) -> None:
         if self.folder is not None:
             self._world = await asyncio.to_thread(_copy, self.folder)
         self._link = await Link.open(self.server, START, self._world)
-        return self._progress.prompt()
-
-    async def step(self, action: Action) -> StepResult:
-        return self._progress.step(await self.box.run_async(action, self._call))
-
-    async def finish(self, reason: str) -> StepResult:
-        return self._progress.finish(reason)
-
-    def expert_action(self) -> Action | None:
-        return self._progress.expert()
 
     async def close(self) -> None:
         if self._link is not None:
@@ -88,13 +70,9 @@ class McpEnvironment(Environment):
         if self._world is not None:
             await asyncio.to_thread(shutil.rmtree, self._world, ignore_errors=True)
 
-    async def _call(self, name: str, arguments: JsonObject) -> ToolAnswer:
-        if name == ANSWER:
-            return self._progress.answer(arguments)
+    async def call(self, name: str, arguments: JsonObject) -> ToolAnswer:
         assert self._link is not None
         result = await self._link.call(name, self._real(arguments), self.timeout)
-        if not result.is_error:
-            self._progress.made(name, arguments)
         shown = self.server.hide(_text(result))
         if self._world is not None:
             shown = shown.replace(str(self._world), WORLD)
@@ -144,17 +122,15 @@ def mcp(
     toolbox = Toolbox([*specs, ANSWER_TOOL])
 
     class Made(McpEnvironment):
-        spec = EnvSpec(
-            id=f"mcp:{name}" if name else "mcp",
-            version=f"1.{fingerprint(toolbox.specs, errands, None if folder is None else _digest(folder))}",
-            description=f"Tools of an MCP server: {', '.join(one.name for one in specs)}."[:500],
-            action_format="tools",
-            tools=toolbox.specs,
+        spec = spec_of(
+            f"mcp:{name}" if name else "mcp",
+            f"Tools of an MCP server: {', '.join(one.name for one in specs)}."[:500],
+            toolbox,
+            errands,
+            None if folder is None else _digest(folder),
             max_turns=max_turns,
-            splits=splits(errands),
-            options_schema=TURN_LIMIT,
             deterministic=deterministic,
-            stateless_tools=stateless,
+            stateless=stateless,
         )
         tasks = Errands(spec, errands)
         box = toolbox

@@ -23,22 +23,20 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from turnwise_envs.adapters import adapter
-from turnwise_envs.environment import Environment, TaskSet
+from turnwise_envs.environment import Environment
 from turnwise_envs.errors import EnvironmentFault
 from turnwise_envs.plugins.errands import (
     ANSWER_TOOL,
-    TURN_LIMIT,
+    ErrandEnvironment,
     Errands,
-    Progress,
     chosen,
-    fingerprint,
     read_errands,
-    splits,
+    spec_of,
 )
 from turnwise_envs.plugins.openapi_spec import Operation, Request, operations, server_of
 from turnwise_envs.plugins.private import Headers
 from turnwise_envs.tools_api import ToolAnswer, Toolbox, ToolMistake, clip
-from turnwise_envs.types import Action, EnvSpec, JsonObject, Observation, StepResult, Task
+from turnwise_envs.types import JsonObject
 
 #: Bytes of an answer that are read, and of a document.
 MAX_ANSWER, MAX_SPEC = 1024 * 1024, 16 * 1024 * 1024
@@ -47,42 +45,25 @@ MAX_REDIRECTS = 5
 FETCH_LIMIT = 60.0
 
 
-class OpenApiEnvironment(Environment):
+class OpenApiEnvironment(ErrandEnvironment):
     """One episode with an OpenAPI service. The class attributes are set by :func:`openapi`."""
 
-    spec: ClassVar[EnvSpec]
-    tasks: ClassVar[TaskSet]
-    box: ClassVar[Toolbox]
     operations: ClassVar[dict[str, Operation]]
     base_url: ClassVar[str]
     headers: ClassVar[Headers]
     timeout: ClassVar[float]
     max_chars: ClassVar[int]
 
-    _progress: Progress
     _client: httpx.AsyncClient | None = None
 
-    async def reset(self, task: Task, seed: int, options: JsonObject) -> Observation:
-        self._progress = Progress(task, type(self).tasks.reference, self.box.usage())
+    async def open(self) -> None:
         self._client = httpx.AsyncClient(verify=_tls(), timeout=None, follow_redirects=False)
-        return self._progress.prompt()
-
-    async def step(self, action: Action) -> StepResult:
-        return self._progress.step(await self.box.run_async(action, self._call))
-
-    async def finish(self, reason: str) -> StepResult:
-        return self._progress.finish(reason)
-
-    def expert_action(self) -> Action | None:
-        return self._progress.expert()
 
     async def close(self) -> None:
         if self._client is not None:
             await self._client.aclose()
 
-    async def _call(self, name: str, arguments: JsonObject) -> ToolAnswer:
-        if name == ANSWER_TOOL.name:
-            return self._progress.answer(arguments)
+    async def call(self, name: str, arguments: JsonObject) -> ToolAnswer:
         request = self.operations[name].request(arguments)
         try:
             async with asyncio.timeout(self.timeout):
@@ -93,8 +74,6 @@ class OpenApiEnvironment(Environment):
             what = self.headers.hide(f"{type(error).__name__}: {error}")
             raise EnvironmentFault(f"the service at {self.base_url} cannot be reached: {clip(what, 300)}") from error
         good = status < 300
-        if good:
-            self._progress.made(name, arguments)
         text = self.headers.hide(_text(kind, body))
         head = "" if good and text else _status(status)
         shown = f"{head}: {text}" if head and text else head or text
@@ -153,17 +132,14 @@ def openapi(
     limit, length = timeout, max_chars
 
     class Made(OpenApiEnvironment):
-        spec = EnvSpec(
-            id=f"openapi:{name}" if name else "openapi",
-            version=f"1.{fingerprint(toolbox.specs, errands)}",
-            description=str(document.get("info", {}).get("title", ""))[:200],
-            action_format="tools",
-            tools=toolbox.specs,
+        spec = spec_of(
+            f"openapi:{name}" if name else "openapi",
+            str(document.get("info", {}).get("title", ""))[:200],
+            toolbox,
+            errands,
             max_turns=max_turns,
-            splits=splits(errands),
-            options_schema=TURN_LIMIT,
             deterministic=deterministic,
-            stateless_tools=stateless,
+            stateless=stateless,
         )
         tasks = Errands(spec, errands)
         box = toolbox

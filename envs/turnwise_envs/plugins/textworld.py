@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -84,15 +85,15 @@ def textworld(
     return Played
 
 
-class _Games:
+class _Games(ABC):
     """Game files by split and index."""
 
     about: str
     splits: list[SplitSpec]
 
+    @abstractmethod
     def file(self, split: str, index: int) -> Path:
         """The file of a game, made if there is none yet."""
-        raise NotImplementedError
 
 
 class _Folder(_Games):

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from turnwise_envs.dates import MONTHS
 from turnwise_envs.dice import Dice
 from turnwise_envs.search.tables import (
     ADJECTIVES,
     FIRST_NAMES,
     KINDS,
     LAST_NAMES,
-    MONTHS,
     NICKNAMES,
     NOUNS,
     ORGANISATION_NAMES,

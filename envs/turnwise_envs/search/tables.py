@@ -182,4 +182,3 @@ ORGANISATION_NAMES = _words("""
     Meridian Halcyon Beacon Cobalt Juniper Argent Summit Pioneer Atlas Keystone Lodestar Heritage Crescent Union
     Concord Sterling Laurel Granite Compass Horizon Phoenix Regent Castle Trident
 """)
-MONTHS = _words("January February March April May June July August September October November December")

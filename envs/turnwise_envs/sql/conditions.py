@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from turnwise_envs.household.dice import Dice
+from turnwise_envs.dates import MONTHS
+from turnwise_envs.dice import Dice
 from turnwise_envs.sql.schema import Column, Contact, Day, Flag, Number, Pick, Ref, Table
-
-_MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
 
 
 class Condition(NamedTuple):
@@ -98,6 +94,6 @@ def _dated(name: str, column: Day, dice: Dice) -> Condition:
         return Condition(f"{name} >= '{day}'", f"whose {column.words} is on or after {day}", column.name)
     return Condition(
         f"strftime('%m', {name}) = '{month:02d}'",
-        f"whose {column.words} is in {_MONTHS[month - 1]} of any year",
+        f"whose {column.words} is in {MONTHS[month - 1]} of any year",
         column.name,
     )

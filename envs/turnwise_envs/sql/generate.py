@@ -10,8 +10,8 @@ import datetime
 import sqlite3
 from typing import Any
 
+from turnwise_envs.dice import Dice
 from turnwise_envs.errors import TurnwiseError
-from turnwise_envs.household.dice import Dice
 from turnwise_envs.sql.sandbox import connect_memory
 from turnwise_envs.sql.schema import Column, Contact, Day, Domain, Flag, Id, Label, Number, Pick, Ref, Table
 

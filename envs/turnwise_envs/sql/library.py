@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 
-from turnwise_envs.household.dice import Dice
+from turnwise_envs.dice import Dice
 from turnwise_envs.sql import questions, windows
 from turnwise_envs.sql.compare import is_ordered, normal
 from turnwise_envs.sql.domains import DOMAINS, SEEN, UNSEEN
 from turnwise_envs.sql.generate import TODAY, build
-from turnwise_envs.sql.questions import Ask, Draft
+from turnwise_envs.sql.questions import Ask, Draft, NothingFits
 from turnwise_envs.sql.sandbox import Outcome, Sandbox
 from turnwise_envs.sql.statement import tokens
 
@@ -129,12 +129,15 @@ def _generated(split: str, index: int) -> Problem:
     attempt = 0
     while True:
         dice = Dice("sql", split, index, attempt)
-        draft = dice.pick(FAMILIES)(Ask(domain, dice))
-        if draft is not None and _tells_right_from_wrong(draft, keys):
+        attempt += 1
+        try:
+            draft = dice.pick(FAMILIES)(Ask(domain, dice))
+        except NothingFits:
+            continue
+        if _tells_right_from_wrong(draft, keys):
             return Problem(
                 draft.question, draft.sql, keys, draft.family, round(difficulty(draft.sql), 3), writes=draft.writes
             )
-        attempt += 1
 
 
 def _tells_right_from_wrong(draft: Draft, keys: tuple[Key, ...]) -> bool:

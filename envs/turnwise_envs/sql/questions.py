@@ -1,19 +1,22 @@
 """Questions about a domain with their gold SQL: families of them, from a count to window functions and changes.
 
-A family is a function of an :class:`Ask` (a domain and dice) that gives a :class:`Draft`, or None where the domain has
-nothing that fits. Values come from what columns declare, never from the rows of one database, so that a question can be
-asked of every database of its domain. Each question says what to give, in which order and how ties are broken: two
-people who understand it write queries with the same result.
+A family is a function of an :class:`Ask` (a domain and dice) that gives a :class:`Draft`, or raises :class:`NothingFits`.
+Values come from what columns declare, never from the rows of one database, so that a question can be asked of every
+database of its domain. Each question says what to give, in which order and how ties are broken: two people who
+understand it write queries with the same result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from turnwise_envs.household.dice import Dice
+from turnwise_envs.dice import Dice
 from turnwise_envs.sql.conditions import Condition, condition, conditions, joined, what
 from turnwise_envs.sql.schema import Column, Day, Domain, Flag, Label, Number, Pick, Ref, Table
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Draft:
     question: str
     sql: str
     writes: str | None = None
+
+
+class NothingFits(Exception):
+    """The domain, or what was drawn of it, does not suit the family."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Link:
 
 
 class Ask:
-    """Draws tables, links and conditions of ``domain`` with ``dice``."""
+    """Draws tables, links and conditions of ``domain`` with ``dice``. Raises NothingFits where there are none."""
 
     def __init__(self, domain: Domain, dice: Dice) -> None:
         self.domain, self.dice = domain, dice
@@ -59,14 +66,17 @@ class Ask:
             if ref.table != table.name
         ]
 
-    def table(self, *kinds: type[Column]) -> Table | None:
-        """A table with columns of all these kinds."""
-        fitting = [table for table in self.domain.tables if all(table.of(kind) for kind in kinds)]
-        return self.dice.pick(fitting) if fitting else None
+    def pick(self, items: Sequence[T]) -> T:
+        if not items:
+            raise NothingFits
+        return self.dice.pick(items)
 
-    def link(self, fits: Callable[[Link], object]) -> Link | None:
-        found = [link for link in self.links if fits(link)]
-        return self.dice.pick(found) if found else None
+    def table(self, *kinds: type[Column]) -> Table:
+        """A table with columns of all these kinds."""
+        return self.pick([table for table in self.domain.tables if all(table.of(kind) for kind in kinds)])
+
+    def link(self, fits: Callable[[Link], object]) -> Link:
+        return self.pick([link for link in self.links if fits(link)])
 
     def conditions(self, table: Table, most: int, without: set[str] | None = None, least: int = 0) -> list[Condition]:
         """``least`` to ``most`` conditions on the table, as many as it has."""
@@ -85,22 +95,25 @@ def where(found: list[Condition], *more: str) -> str:
     return f" WHERE {' AND '.join(parts)}" if parts else ""
 
 
-def count(ask: Ask) -> Draft | None:
+def known(table: Table, *columns: Column) -> list[str]:
+    """That rows have these columns, in SQL, of those that some rows may lack."""
+    lacked = [column for column in columns if column.null or (isinstance(column, Day) and column.after)]
+    return [f"{table.name}.{column.name} IS NOT NULL" for column in lacked]
+
+
+def count(ask: Ask) -> Draft:
     table = ask.table()
-    assert table is not None
     found = ask.conditions(table, 2, least=1)
     if not found:
-        return None
+        raise NothingFits
     return Draft("count", f"How many {of(table, found)} are there?", f"SELECT COUNT(*) FROM {table.name}{where(found)}")
 
 
-def names(ask: Ask) -> Draft | None:
+def names(ask: Ask) -> Draft:
     table = ask.table(Label)
-    if table is None or table.label is None:
-        return None
     found = ask.conditions(table, 2, least=1)
     if not found:
-        return None
+        raise NothingFits
     return Draft(
         "names",
         f"Give the {table.label.words} of each of the {of(table, found)}.",
@@ -108,12 +121,10 @@ def names(ask: Ask) -> Draft | None:
     )
 
 
-def aggregate(ask: Ask) -> Draft | None:
+def aggregate(ask: Ask) -> Draft:
     table = ask.table(Number)
-    if table is None:
-        return None
-    number = ask.dice.pick(table.of(Number))
-    said, function = ask.dice.pick(
+    number = ask.pick(table.of(Number))
+    said, function = ask.pick(
         [("average", "AVG"), ("highest", "MAX"), ("lowest", "MIN"), *([("total", "SUM")] if number.sums else [])]
     )
     found = ask.conditions(table, 2, {number.name}, least=1)
@@ -124,37 +135,33 @@ def aggregate(ask: Ask) -> Draft | None:
     )
 
 
-def top(ask: Ask) -> Draft | None:
+def top(ask: Ask) -> Draft:
     table = ask.table(Label, Number)
-    if table is None or table.label is None:
-        return None
     number, label, high, most = (
-        ask.dice.pick(table.of(Number)),
+        ask.pick(table.of(Number)),
         table.label,
         ask.dice.chance(0.6),
         ask.dice.between(3, 7),
     )
     found = ask.conditions(table, 1, {number.name})
-    known = [f"{table.name}.{number.name} IS NOT NULL"] if number.null else []
+    recorded = known(table, number)
     order = "DESC" if high else "ASC"
     return Draft(
         "top",
         f"Which {most} {of(table, found)} have the {'highest' if high else 'lowest'} {number.words}? Give the "
         f"{label.words} and the {number.words}, the {'highest' if high else 'lowest'} first, equal ones by {label.words}."
         + (f" Leave out those without a recorded {number.words}." if number.null else ""),
-        f"SELECT {label.name}, {number.name} FROM {table.name}{where(found, *known)} "
+        f"SELECT {label.name}, {number.name} FROM {table.name}{where(found, *recorded)} "
         f"ORDER BY {number.name} {order}, {label.name} LIMIT {most}",
     )
 
 
-def different(ask: Ask) -> Draft | None:
+def different(ask: Ask) -> Draft:
     table = ask.table(Ref)
-    if table is None:
-        return None
-    ref = ask.dice.pick(table.of(Ref))
+    ref = ask.pick(table.of(Ref))
     found = ask.conditions(table, 2, {ref.name}, least=1)
     if not found or ref.table == table.name:
-        return None
+        raise NothingFits
     other = ask.domain.table(ref.table)
     return Draft(
         "different",
@@ -163,11 +170,9 @@ def different(ask: Ask) -> Draft | None:
     )
 
 
-def percentage(ask: Ask) -> Draft | None:
+def percentage(ask: Ask) -> Draft:
     table = ask.table(Flag)
-    if table is None:
-        return None
-    flag = ask.dice.pick(table.of(Flag))
+    flag = ask.pick(table.of(Flag))
     found = ask.conditions(table, 2, {flag.name}, least=1)
     return Draft(
         "percentage",
@@ -176,14 +181,12 @@ def percentage(ask: Ask) -> Draft | None:
     )
 
 
-def join_count(ask: Ask) -> Draft | None:
+def join_count(ask: Ask) -> Draft:
     link = ask.link(lambda link: True)
-    if link is None:
-        return None
     above = ask.conditions(link.parent, 1, least=1)
     below = ask.conditions(link.child, 1, {link.ref.name})
     if not above:
-        return None
+        raise NothingFits
     return Draft(
         "join_count",
         f"How many {of(link.child, below)} are there whose {link.ref.role} is one of the {of(link.parent, above)}?",
@@ -191,10 +194,8 @@ def join_count(ask: Ask) -> Draft | None:
     )
 
 
-def join_list(ask: Ask) -> Draft | None:
-    link = ask.link(lambda link: link.parent.label and link.child.label)
-    if link is None or link.child.label is None or link.parent.label is None:
-        return None
+def join_list(ask: Ask) -> Draft:
+    link = ask.link(lambda link: link.parent.of(Label) and link.child.of(Label))
     found = ask.conditions(link.child, 2, {link.ref.name}, least=1)
     one, other = link.child.label, link.parent.label
     return Draft(
@@ -206,42 +207,36 @@ def join_list(ask: Ask) -> Draft | None:
     )
 
 
-def group_count(ask: Ask) -> Draft | None:
+def group_count(ask: Ask) -> Draft:
     table = ask.table(Pick)
-    if table is None:
-        return None
-    pick = ask.dice.pick(table.of(Pick))
+    pick = ask.pick(table.of(Pick))
     found = ask.conditions(table, 1, {pick.name})
-    known = [f"{table.name}.{pick.name} IS NOT NULL"] if pick.null else []
+    recorded = known(table, pick)
     return Draft(
         "group_count",
         f"For each {pick.words}, how many {of(table, found)} are there? Give the {pick.words} as it is stored, and the "
         "number; leave out what has none.",
-        f"SELECT {table.name}.{pick.name}, COUNT(*) FROM {table.name}{where(found, *known)} GROUP BY {table.name}.{pick.name}",
+        f"SELECT {table.name}.{pick.name}, COUNT(*) FROM {table.name}{where(found, *recorded)} GROUP BY {table.name}.{pick.name}",
     )
 
 
-def group_join(ask: Ask) -> Draft | None:
-    link = ask.link(lambda link: link.parent.label and any(number.sums for number in link.child.of(Number)))
-    if link is None or link.parent.label is None:
-        return None
-    number = ask.dice.pick([number for number in link.child.of(Number) if number.sums])
+def group_join(ask: Ask) -> Draft:
+    link = ask.link(lambda link: link.parent.of(Label) and any(number.sums for number in link.child.of(Number)))
+    number = ask.pick([number for number in link.child.of(Number) if number.sums])
     below, above = ask.conditions(link.child, 1, {number.name, link.ref.name}), ask.conditions(link.parent, 1)
-    known = [f"{link.child.name}.{number.name} IS NOT NULL"] if number.null else []
+    recorded = known(link.child, number)
     return Draft(
         "group_join",
         f"For each of the {of(link.parent, above)}, what is the total {number.words} of their {link.having(below)}? Give the "
         f"{link.parent.label.words} and the total; leave out {link.parent.many} without any such {link.child.one}"
         + (f" with a recorded {number.words}." if number.null else "."),
         f"SELECT {link.parent.name}.{link.parent.label.name}, SUM({link.child.name}.{number.name}) FROM {link.parent.name} "
-        f"JOIN {link.child.name} ON {link.on}{where(below + above, *known)} GROUP BY {link.parent.name}.{link.parent.key}",
+        f"JOIN {link.child.name} ON {link.on}{where(below + above, *recorded)} GROUP BY {link.parent.name}.{link.parent.key}",
     )
 
 
-def having(ask: Ask) -> Draft | None:
-    link = ask.link(lambda link: link.parent.label)
-    if link is None or link.parent.label is None:
-        return None
+def having(ask: Ask) -> Draft:
+    link = ask.link(lambda link: link.parent.of(Label))
     found, least = ask.conditions(link.child, 1, {link.ref.name}), ask.dice.between(2, 12)
     return Draft(
         "having",
@@ -252,10 +247,8 @@ def having(ask: Ask) -> Draft | None:
     )
 
 
-def most(ask: Ask) -> Draft | None:
-    link = ask.link(lambda link: link.parent.label)
-    if link is None or link.parent.label is None:
-        return None
+def most(ask: Ask) -> Draft:
+    link = ask.link(lambda link: link.parent.of(Label))
     label, below = link.parent.label, ask.conditions(link.child, 1, {link.ref.name})
     above = ask.conditions(link.parent, 1)
     return Draft(
@@ -268,26 +261,22 @@ def most(ask: Ask) -> Draft | None:
     )
 
 
-def per_year(ask: Ask) -> Draft | None:
+def per_year(ask: Ask) -> Draft:
     table = ask.table(Day)
-    if table is None:
-        return None
-    day = ask.dice.pick(table.of(Day))
+    day = ask.pick(table.of(Day))
     found = ask.conditions(table, 1, {day.name}, least=1)
     year = f"strftime('%Y', {table.name}.{day.name})"
-    known = [f"{table.name}.{day.name} IS NOT NULL"] if day.null or day.after else []
+    recorded = known(table, day)
     return Draft(
         "per_year",
         f"For each year of the {day.words}, how many {of(table, found)} are there? Give the year and the number, in the "
-        f"order of the years" + ("; leave out those without the date." if known else "."),
-        f"SELECT {year}, COUNT(*) FROM {table.name}{where(found, *known)} GROUP BY {year} ORDER BY {year}",
+        f"order of the years" + ("; leave out those without the date." if recorded else "."),
+        f"SELECT {year}, COUNT(*) FROM {table.name}{where(found, *recorded)} GROUP BY {year} ORDER BY {year}",
     )
 
 
-def childless(ask: Ask) -> Draft | None:
-    link = ask.link(lambda link: link.parent.label)
-    if link is None or link.parent.label is None:
-        return None
+def childless(ask: Ask) -> Draft:
+    link = ask.link(lambda link: link.parent.of(Label))
     above, below = ask.conditions(link.parent, 1), ask.conditions(link.child, 1, {link.ref.name}, least=1)
     inner = " AND ".join([link.on, *(one.sql for one in below)])
     return Draft(
@@ -298,11 +287,9 @@ def childless(ask: Ask) -> Draft | None:
     )
 
 
-def above_average(ask: Ask) -> Draft | None:
+def above_average(ask: Ask) -> Draft:
     table = ask.table(Number)
-    if table is None:
-        return None
-    number = ask.dice.pick(table.of(Number))
+    number = ask.pick(table.of(Number))
     found = ask.conditions(table, 1, {number.name}, least=1)
     return Draft(
         "above_average",
@@ -312,11 +299,9 @@ def above_average(ask: Ask) -> Draft | None:
     )
 
 
-def above_peers(ask: Ask) -> Draft | None:
+def above_peers(ask: Ask) -> Draft:
     table = ask.table(Number, Pick)
-    if table is None:
-        return None
-    number, pick = ask.dice.pick(table.of(Number)), ask.dice.pick(table.of(Pick))
+    number, pick = ask.pick(table.of(Number)), ask.pick(table.of(Pick))
     found = ask.conditions(table, 1, {number.name, pick.name})
     peers = (
         f"(SELECT AVG(peer.{number.name}) FROM {table.name} AS peer WHERE peer.{pick.name} = {table.name}.{pick.name})"
@@ -329,14 +314,12 @@ def above_peers(ask: Ask) -> Draft | None:
     )
 
 
-def both(ask: Ask) -> Draft | None:
-    link = ask.link(lambda link: link.parent.label and any(len(pick.values) > 1 for pick in link.child.of(Pick)))
-    if link is None or link.parent.label is None:
-        return None
-    pick = ask.dice.pick(link.child.of(Pick))
+def both(ask: Ask) -> Draft:
+    link = ask.link(lambda link: link.parent.of(Label) and any(len(pick.values) > 1 for pick in link.child.of(Pick)))
+    pick = ask.pick(link.child.of(Pick))
     first, second = (condition(link.child, pick, ask.dice) for _ in range(2))
     if first.sql == second.sql or "NULL" in first.sql + second.sql:
-        return None
+        raise NothingFits
     some = f"SELECT {link.ref.name} FROM {link.child.name} WHERE"
     key = f"{link.parent.name}.{link.parent.key}"
     return Draft(
@@ -348,17 +331,14 @@ def both(ask: Ask) -> Draft | None:
     )
 
 
-def chain(ask: Ask) -> Draft | None:
+def chain(ask: Ask) -> Draft:
     pairs = [
         (lower, upper)
         for lower in ask.links
         for upper in ask.links
-        if lower.parent is upper.child and upper.parent.label and upper.parent is not lower.child
+        if lower.parent is upper.child and upper.parent.of(Label) and upper.parent is not lower.child
     ]
-    if not pairs:
-        return None
-    lower, upper = ask.dice.pick(pairs)
-    assert upper.parent.label is not None
+    lower, upper = ask.pick(pairs)
     below, middle = ask.conditions(lower.child, 1, {lower.ref.name}), ask.conditions(lower.parent, 1, {upper.ref.name})
     label = upper.parent.label
     return Draft(
@@ -370,11 +350,9 @@ def chain(ask: Ask) -> Draft | None:
     )
 
 
-def only(ask: Ask) -> Draft | None:
-    link = ask.link(lambda link: link.parent.label and link.child.of(Flag))
-    if link is None or link.parent.label is None:
-        return None
-    flag, yes = ask.dice.pick(link.child.of(Flag)), ask.dice.chance(0.5)
+def only(ask: Ask) -> Draft:
+    link = ask.link(lambda link: link.parent.of(Label) and link.child.of(Flag))
+    flag, yes = ask.pick(link.child.of(Flag)), ask.dice.chance(0.5)
     return Draft(
         "only",
         f"Which {link.parent.many} have at least two {link.children}, and only {link.children} "
@@ -385,13 +363,11 @@ def only(ask: Ask) -> Draft | None:
     )
 
 
-def role_count(ask: Ask) -> Draft | None:
+def role_count(ask: Ask) -> Draft:
     """A row against the one that it refers to, in the same table (employees and their managers)."""
     own = [(t, ref) for t in ask.domain.tables for ref in t.of(Ref) if ref.table == t.name]
-    if not own:
-        return None
-    table, ref = ask.dice.pick(own)
-    column = ask.dice.pick([*table.of(Number), *table.of(Day)])
+    table, ref = ask.pick(own)
+    column = ask.pick([*table.of(Number), *table.of(Day)])
     found = ask.conditions(table, 1, {ref.name, column.name}, least=1)
     return Draft(
         "self_join",

@@ -133,9 +133,9 @@ class Table:
         return self.of(Id)[0].name
 
     @property
-    def label(self) -> Label | None:
-        """None for tables whose rows have no name, such as the lines of an order."""
-        return next(iter(self.of(Label)), None)
+    def label(self) -> Label:
+        """Only of tables whose rows have a name: the lines of an order have none."""
+        return self.of(Label)[0]
 
 
 @dataclass(frozen=True)

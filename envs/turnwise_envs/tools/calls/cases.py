@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from turnwise_envs.household.dice import Dice
+from turnwise_envs.dice import Dice
 from turnwise_envs.tools.calls.library import CHAINS, TRAIN, UNSEEN, Chain, Function, Parameter, Word
 from turnwise_envs.tools.calls.matching import Gold
 from turnwise_envs.tools_api import Toolbox, clip

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from turnwise_envs.household.dice import Dice
+from turnwise_envs.dice import Dice
 from turnwise_envs.types import JsonObject, ToolSpec
 
 

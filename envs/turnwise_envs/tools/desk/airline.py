@@ -6,15 +6,14 @@ the final database. They refuse only what has no meaning (a flight that does not
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from turnwise_envs.tools.desk.airline_cases import FARES, RULES, TODAY, scenario
-from turnwise_envs.tools.desk.database import Database, append, put, row
+from turnwise_envs.tools.desk.airline_cases import FARES, HUMAN, RULES, TODAY, scenario
+from turnwise_envs.tools.desk.database import Database, append, put, row, show
 from turnwise_envs.tools.desk.env import DeskEnvironment, DeskTasks, spec_of
-from turnwise_envs.tools.desk.scenario import Desk, Topic
+from turnwise_envs.tools.desk.scenario import Desk, Topic, closing_tools, tool
 from turnwise_envs.tools_api import Toolbox, ToolMistake
-from turnwise_envs.types import JsonObject, ToolSpec
+from turnwise_envs.types import JsonObject
 
 POLICY = f"""You serve customers of Larkwing Airways. Today is {TODAY}. Rules:
 R1. First ask for the customer number and the date of birth, and compare them with the profile. If they do not match, \
@@ -35,59 +34,38 @@ customer that you cannot do it. What none of the tools is for (lost luggage, com
 `transfer_to_human`, which ends the conversation."""
 
 
-def _tool(name: str, description: str, **properties: JsonObject) -> ToolSpec:
-    return ToolSpec(
-        name=name,
-        description=description,
-        parameters={
-            "type": "object",
-            "properties": properties,
-            "required": list(properties),
-            "additionalProperties": False,
-        },
-    )
-
-
 TEXT: JsonObject = {"type": "string"}
 COUNT: JsonObject = {"type": "integer", "minimum": 0, "maximum": 20}
 FARE: JsonObject = {"type": "string", "enum": list(FARES)}
-LUGGAGE, COMPLAINT, GROUP = "lost luggage", "complaint", "group booking"
 
 BOX = Toolbox(
     [
-        _tool("get_customer", "Profile of a customer, with the numbers of their bookings.", customer=TEXT),
-        _tool("get_booking", "A booking, and its flight.", booking=TEXT),
-        _tool(
+        tool("get_customer", "Profile of a customer, with the numbers of their bookings.", customer=TEXT),
+        tool("get_booking", "A booking, and its flight.", booking=TEXT),
+        tool(
             "search_flights",
             "Flights of a route on a date (YYYY-MM-DD), with fares in euros and seats left.",
             origin=TEXT,
             destination=TEXT,
             date=TEXT,
         ),
-        _tool("move_booking", "Move a booking to another flight, in the same fare.", booking=TEXT, flight=TEXT),
-        _tool("cancel_booking", "Cancel a booking and refund the price paid.", booking=TEXT),
-        _tool(
+        tool("move_booking", "Move a booking to another flight, in the same fare.", booking=TEXT, flight=TEXT),
+        tool("cancel_booking", "Cancel a booking and refund the price paid.", booking=TEXT),
+        tool(
             "set_bags",
             "Set the number of checked bags of a booking, and how many of them have to be paid for.",
             booking=TEXT,
             bags=COUNT,
             paid_bags=COUNT,
         ),
-        _tool("book_flight", "Book a seat for a customer.", customer=TEXT, flight=TEXT, fare=FARE),
-        _tool(
+        tool("book_flight", "Book a seat for a customer.", customer=TEXT, flight=TEXT, fare=FARE),
+        tool(
             "send_voucher",
             "Send a voucher for a booking; amount in euros.",
             booking=TEXT,
             amount={"type": "integer", "minimum": 1, "maximum": 1_000},
         ),
-        _tool(
-            "refuse", "Log that a request was refused, and under which rule.", rule={"type": "string", "enum": RULES}
-        ),
-        _tool(
-            "transfer_to_human",
-            "Hand the customer over to a human. Ends the conversation.",
-            topic={"type": "string", "enum": [LUGGAGE, COMPLAINT, GROUP]},
-        ),
+        *closing_tools(RULES, HUMAN),
     ],
     max_calls=8,
 )
@@ -109,10 +87,10 @@ def run(db: Database, name: str, arguments: JsonObject) -> tuple[Database, str]:
     """Run one tool. Raises ToolMistake."""
     match name:
         case "get_customer":
-            return db, _show(row(db, "customers", arguments["customer"]))
+            return db, show(row(db, "customers", arguments["customer"]))
         case "get_booking":
             booking = row(db, "bookings", arguments["booking"])
-            return db, _show({**booking, "flight": {"number": booking["flight"], **db["flights"][booking["flight"]]}})
+            return db, show({**booking, "flight": {"number": booking["flight"], **db["flights"][booking["flight"]]}})
         case "search_flights":
             asked = [arguments[part].strip().lower() for part in ("origin", "destination", "date")]
             found = {
@@ -120,7 +98,7 @@ def run(db: Database, name: str, arguments: JsonObject) -> tuple[Database, str]:
                 for number, flight in db["flights"].items()
                 if [flight[part].lower() for part in ("origin", "destination", "date")] == asked
             }
-            return db, _show(found) if found else "No flights of that route on that date."
+            return db, show(found) if found else "No flights of that route on that date."
         case "move_booking":
             return _move(db, arguments["booking"], arguments["flight"])
         case "cancel_booking":
@@ -194,10 +172,6 @@ def _check_seat(flight: Any) -> None:
 
 def _seat(db: Database, flight: str, change: int) -> Database:
     return put(db, "flights", flight, seats=db["flights"][flight]["seats"] + change)
-
-
-def _show(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 AIRLINE = Desk(

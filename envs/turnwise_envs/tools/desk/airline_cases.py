@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from turnwise_envs.household.dice import Dice
+from turnwise_envs.dates import MONTHS
+from turnwise_envs.dice import Dice
+from turnwise_envs.tools.desk.cases import Kind, concluded, drawn, for_a_human, is_impostor, refused
 from turnwise_envs.tools.desk.database import Database
 from turnwise_envs.tools.desk.people import Cast, cast, code
 from turnwise_envs.tools.desk.scenario import Request, Scenario, call
@@ -20,9 +23,14 @@ _RECENT, _OLD = ("2026-05-15", "2026-05-14"), ("2026-05-12", "2026-04-30", "2026
 FARES = ("saver", "flex", "business")
 RULES = [f"R{n}" for n in range(1, 7)]
 _INCLUDED = {"saver": 0, "flex": 1, "business": 2}
-_MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
+#: What only humans can help with, and what customers say of it.
+HUMAN = {
+    "lost luggage": "My suitcase never arrived. Where is it?",
+    "complaint": "I want to complain about the behaviour of a steward.",
+    "group booking": "We are a choir of sixty. Can you make us an offer?",
+}
+
+_refused = partial(refused, plea="Oh please, can you not make an exception for me?")
 
 
 @dataclass
@@ -98,22 +106,11 @@ class _World:
 
 def _spoken(date: str) -> str:
     year, month, day = date.split("-")
-    return f"{int(day)} {_MONTHS[int(month) - 1]} {year}"
+    return f"{int(day)} {MONTHS[int(month) - 1]} {year}"
 
 
 def _number(booking: str) -> dict[str, str]:
     return {"booking": f"The booking number is {booking}."}
-
-
-def _refused(opening: str, facts: dict[str, str], rule: str, *reads: Any, about: str = "", plea: str = "") -> Request:
-    return Request(
-        opening,
-        facts,
-        (*reads, call("refuse", rule=rule)),
-        about=about,
-        tells="I am sorry, but our rules do not allow that, so I cannot do it.",
-        plea=plea or "Oh please, can you not make an exception for me?",
-    )
 
 
 def move(world: _World) -> Request:
@@ -281,50 +278,24 @@ def of_another(world: _World) -> Request:
 
 
 def human(world: _World) -> Request:
-    topic, opening = world.dice.pick(
-        (
-            ("lost luggage", "My suitcase never arrived. Where is it?"),
-            ("complaint", "I want to complain about the behaviour of a steward."),
-            ("group booking", "We are a choir of sixty. Can you make us an offer?"),
-        )
-    )
-    return Request(opening, {}, (call("transfer_to_human", topic=topic),))
+    return for_a_human(world.dice, HUMAN)
 
 
-Kind = Callable[[_World], Request]
-KINDS: tuple[Kind, ...] = (
+KINDS: tuple[Kind[_World], ...] = (
     move, move_saver, cancel, cancel_forbidden, bags, voucher, voucher_forbidden, book, of_another,
 )  # fmt: skip
 
 
 def scenario(split: str, index: int) -> Scenario:
-    """The case of a task. One in twelve customers cannot identify themselves, one in twelve needs a human."""
+    """The case of a task."""
     dice = Dice("airline-desk", split, index)
     world = _World(dice, cast(split), "", {}, {}, {})
     world.customer = world.person()
-    impostor, kinds = index % 12 == 11, _kinds(dice, split, index)
-    requests = tuple(kind(world) for kind in kinds)
+    kinds = drawn(KINDS, human, dice, split, index)
+    requests = [kind(world) for kind in kinds]
     for _ in range(2):  # others, whom all this does not concern
         world.booking(dice.pick(FARES), owner=world.person())
-    me = world.customers[world.customer]
-    birth = "1949-12-31" if impostor else me["birth"]
-    profile = call("get_customer", customer=world.customer)
-    first = requests[0]
-    if impostor:
-        first = _refused(
-            first.opening,
-            dict(first.facts),
-            "R1",
-            profile,
-            about=first.about,
-            plea="But it is me! Can you not just do it?",
-        )
-        requests = (first,)
-    elif kinds[0] is not human:
-        requests = (
-            Request(**{**vars(first), "plan": (profile, *first.plan)}),
-            *requests[1:],
-        )
+    birth = "1949-12-31" if is_impostor(index) else world.customers[world.customer]["birth"]
     db: Database = {
         "customers": world.customers,
         "bookings": world.bookings,
@@ -333,20 +304,6 @@ def scenario(split: str, index: int) -> Scenario:
         "refusals": {},
         "transfers": {},
     }
-    identity = {
-        "customer": f"My customer number is {world.customer}.",
-        "birth": f"I was born on {_spoken(birth)}.",
-    }
-    names = ("impostor",) if impostor else tuple(kind.__name__ for kind in kinds)
-    return Scenario(db, {} if kinds[0] is human else identity, requests, names)
-
-
-def _kinds(dice: Dice, split: str, index: int) -> tuple[Kind, ...]:
-    """One kind, or two: in ``train`` two that lie one or two apart in KINDS, in ``valid`` three or four."""
-    if index % 12 == 10:
-        return (human,)
-    first = dice.below(len(KINDS))
-    if not dice.chance(0.5):
-        return (KINDS[first],)
-    step = dice.between(1, 2) if split == "train" else dice.between(3, 4)
-    return KINDS[first], KINDS[(first + step) % len(KINDS)]
+    identity = {"customer": f"My customer number is {world.customer}.", "birth": f"I was born on {_spoken(birth)}."}
+    look = call("get_customer", customer=world.customer)
+    return concluded(index, [kind.__name__ for kind in kinds], requests, db, identity, look, rule="R1")

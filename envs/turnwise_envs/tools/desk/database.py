@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,11 @@ def row(db: Database, table: str, key: str) -> Row:
     if found is None:
         raise ToolMistake(f"There is no {table.rstrip('s')} {clip(key, 60)!r}.")
     return found
+
+
+def show(value: Any) -> str:
+    """A row, or several, for the policy to read."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def put(db: Database, table: str, key: str, **columns: Any) -> Database:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from turnwise_envs.household.dice import Dice
+from turnwise_envs.dice import Dice
 
 
 class Cast(NamedTuple):

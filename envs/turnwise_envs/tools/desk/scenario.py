@@ -1,16 +1,16 @@
-"""What a task at a desk consists of: a database, a customer with requests, and how it should end."""
+"""What a desk and a task at it consist of: tools; a database, a customer with requests, and how it should end."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from turnwise_envs.tools.desk.database import Database
 from turnwise_envs.tools_api import Toolbox
-from turnwise_envs.types import JsonObject
+from turnwise_envs.types import JsonObject, ToolSpec
 
 
 class Call(NamedTuple):
@@ -26,6 +26,33 @@ class Call(NamedTuple):
 
 def call(name: str, **arguments: Any) -> Call:
     return Call(name, arguments)
+
+
+def tool(name: str, description: str, **properties: JsonObject) -> ToolSpec:
+    """A tool all of whose arguments are required."""
+    parameters = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    return ToolSpec(name=name, description=description, parameters=parameters)
+
+
+def closing_tools(rules: Iterable[str], topics: Iterable[str]) -> list[ToolSpec]:
+    """The last tools of every desk: ``rules`` that forbid something, ``topics`` that a human is for."""
+    return [
+        tool(
+            "refuse",
+            "Log that a request was refused, and under which rule.",
+            rule={"type": "string", "enum": list(rules)},
+        ),
+        tool(
+            "transfer_to_human",
+            "Hand the customer over to a human. Ends the conversation.",
+            topic={"type": "string", "enum": list(topics)},
+        ),
+    ]
 
 
 class Topic(NamedTuple):

@@ -5,15 +5,14 @@ As at the airline, the tools do what they are told wherever that makes sense, an
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from turnwise_envs.tools.desk.database import Database, Row, append, put, row
+from turnwise_envs.tools.desk.database import Database, Row, append, put, row, show
 from turnwise_envs.tools.desk.env import DeskEnvironment, DeskTasks, spec_of
-from turnwise_envs.tools.desk.scenario import Desk, Topic
-from turnwise_envs.tools.desk.shop_cases import RULES, TODAY, scenario
+from turnwise_envs.tools.desk.scenario import Desk, Topic, closing_tools, tool
+from turnwise_envs.tools.desk.shop_cases import HUMAN, RULES, TODAY, scenario
 from turnwise_envs.tools_api import Toolbox, ToolMistake
-from turnwise_envs.types import JsonObject, ToolSpec
+from turnwise_envs.types import JsonObject
 
 POLICY = f"""You serve customers of the web shop Tern & Tide. Today is {TODAY}. Rules:
 S1. First ask for the e-mail address and the postcode, and compare them with the customer's record. If they do not match, \
@@ -33,46 +32,28 @@ What none of the tools is for (repairs, jobs, press) is for a human: use `transf
 TEXT: JsonObject = {"type": "string"}
 PAID_BACK = ("original payment", "gift card")
 
-
-def _tool(name: str, description: str, **properties: JsonObject) -> ToolSpec:
-    parameters = {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-    return ToolSpec(name=name, description=description, parameters=parameters)
-
-
 BOX = Toolbox(
     [
-        _tool("find_customer", "The record of a customer by e-mail address, with their orders.", email=TEXT),
-        _tool("get_order", "An order with its items.", order=TEXT),
-        _tool("list_variants", "All variants of a product: options, price in euros, stock.", product=TEXT),
-        _tool("cancel_order", "Cancel an order and refund it.", order=TEXT),
-        _tool("change_address", "Send an order to another address.", order=TEXT, street=TEXT, city=TEXT, postcode=TEXT),
-        _tool("exchange_item", "Exchange an item of an order for a variant.", order=TEXT, item=TEXT, variant=TEXT),
-        _tool(
+        tool("find_customer", "The record of a customer by e-mail address, with their orders.", email=TEXT),
+        tool("get_order", "An order with its items.", order=TEXT),
+        tool("list_variants", "All variants of a product: options, price in euros, stock.", product=TEXT),
+        tool("cancel_order", "Cancel an order and refund it.", order=TEXT),
+        tool("change_address", "Send an order to another address.", order=TEXT, street=TEXT, city=TEXT, postcode=TEXT),
+        tool("exchange_item", "Exchange an item of an order for a variant.", order=TEXT, item=TEXT, variant=TEXT),
+        tool(
             "return_item",
             "Take an item of an order back.",
             order=TEXT,
             item=TEXT,
             refund_to={"type": "string", "enum": list(PAID_BACK)},
         ),
-        _tool(
+        tool(
             "send_coupon",
             "Send a coupon for an order; amount in euros.",
             order=TEXT,
             amount={"type": "integer", "minimum": 1, "maximum": 1_000},
         ),
-        _tool(
-            "refuse", "Log that a request was refused, and under which rule.", rule={"type": "string", "enum": RULES}
-        ),
-        _tool(
-            "transfer_to_human",
-            "Hand the customer over to a human. Ends the conversation.",
-            topic={"type": "string", "enum": ["repair", "job", "press"]},
-        ),
+        *closing_tools(RULES, HUMAN),
     ],
     max_calls=8,
 )
@@ -93,11 +74,11 @@ def run(db: Database, name: str, arguments: JsonObject) -> tuple[Database, str]:
     match name:
         case "find_customer":
             email = arguments["email"].strip().lower()
-            return db, _show(row(db, "customers", email))
+            return db, show(row(db, "customers", email))
         case "get_order":
-            return db, _show(row(db, "orders", arguments["order"]))
+            return db, show(row(db, "orders", arguments["order"]))
         case "list_variants":
-            return db, _show(row(db, "products", arguments["product"].strip().lower()))
+            return db, show(row(db, "products", arguments["product"].strip().lower()))
         case "cancel_order":
             order = _live(db, arguments["order"])
             return put(db, "orders", arguments["order"], status="cancelled"), f"Cancelled: {order['total']} euros back."
@@ -157,10 +138,6 @@ def _kept(db: Database, number: str, item_id: str) -> Row:
 
 def _with_item(db: Database, number: str, item_id: str, item: dict[str, Any]) -> Database:
     return put(db, "orders", number, items={**db["orders"][number]["items"], item_id: item})
-
-
-def _show(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 SHOP = Desk(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from turnwise_envs.household.dice import Dice
+from turnwise_envs.dice import Dice
+from turnwise_envs.tools.desk.cases import Kind, concluded, drawn, for_a_human, is_impostor, refused
 from turnwise_envs.tools.desk.database import Database
 from turnwise_envs.tools.desk.people import Cast, cast, code
-from turnwise_envs.tools.desk.scenario import Call, Request, Scenario, call
+from turnwise_envs.tools.desk.scenario import Request, Scenario, call
 
 TODAY = "2026-05-15"
 RULES = [f"S{n}" for n in range(1, 6)]
@@ -20,6 +21,14 @@ _PRODUCTS = {
     "train": ("raincoat", "backpack", "lamp", "kettle", "blanket", "tent", "scarf", "jacket", "mug", "chair"),
     "valid": ("umbrella", "suitcase", "clock", "teapot", "cushion", "hammock", "sweater", "gloves", "vase", "stool"),
 }
+#: What only humans can help with, and what customers say of it.
+HUMAN = {
+    "repair": "The zip of my bag broke after two years. Can somebody mend it?",
+    "job": "Do you have work for a graphic designer?",
+    "press": "I write for a newspaper and have questions about your factory.",
+}
+
+_refused = partial(refused, plea="That is hard to believe. Can you not do it just this once?")
 
 
 @dataclass
@@ -85,17 +94,6 @@ class _World:
 
 def _facts(number: str, **more: str) -> dict[str, str]:
     return {"order": f"It is order {number}.", **more}
-
-
-def _refused(opening: str, facts: dict[str, str], rule: str, *reads: Call, about: str = "", plea: str = "") -> Request:
-    return Request(
-        opening,
-        facts,
-        (*reads, call("refuse", rule=rule)),
-        about=about,
-        tells="I am sorry, but our rules do not allow that, so I cannot do it.",
-        plea=plea or "That is hard to believe. Can you not do it just this once?",
-    )
 
 
 def cancel(world: _World) -> Request:
@@ -227,41 +225,27 @@ def coupon_forbidden(world: _World) -> Request:
 
 
 def human(world: _World) -> Request:
-    topic, opening = world.dice.pick(
-        (
-            ("repair", "The zip of my bag broke after two years. Can somebody mend it?"),
-            ("job", "Do you have work for a graphic designer?"),
-            ("press", "I write for a newspaper and have questions about your factory."),
-        )
-    )
-    return Request(opening, {}, (call("transfer_to_human", topic=topic),))
+    return for_a_human(world.dice, HUMAN)
 
 
-Kind = Callable[[_World], Request]
-KINDS: tuple[Kind, ...] = (
+KINDS: tuple[Kind[_World], ...] = (
     cancel, cancel_late, redirect, exchange, exchange_forbidden, give_back, give_back_forbidden, coupon, coupon_forbidden,
 )  # fmt: skip
 
 
 def scenario(split: str, index: int) -> Scenario:
-    """The case of a task. One in twelve customers cannot identify themselves, one in twelve needs a human."""
+    """The case of a task."""
     dice = Dice("shop-desk", split, index)
     names = dice.shuffled(_PRODUCTS["train" if split == "train" else "valid"])
     world = _World(dice, cast(split), names, "", {}, {}, {})
     world.email = world.person()
-    impostor, kinds = index % 12 == 11, _kinds(dice, split, index)
-    requests = tuple(kind(world) for kind in kinds)
+    kinds = drawn(KINDS, human, dice, split, index)
+    requests = [kind(world) for kind in kinds]
     for _ in range(2):
         world.person()
-    first = requests[0]
-    find = call("find_customer", email=world.email)
     postcode = world.customers[world.email]["address"]["postcode"]
-    if impostor:
+    if is_impostor(index):
         postcode = postcode[::-1] if postcode != postcode[::-1] else "99998"
-        plea = "But it is me! Can you not just do it?"
-        requests = (_refused(first.opening, dict(first.facts), "S1", find, about=first.about, plea=plea),)
-    elif kinds[0] is not human:
-        requests = (Request(**{**vars(first), "plan": (find, *first.plan)}), *requests[1:])
     db: Database = {
         "customers": world.customers,
         "orders": world.orders,
@@ -271,16 +255,5 @@ def scenario(split: str, index: int) -> Scenario:
         "transfers": {},
     }
     identity = {"email": f"My e-mail address is {world.email}.", "postcode": f"My postcode is {postcode}."}
-    shown = ("impostor",) if impostor else tuple(kind.__name__ for kind in kinds)
-    return Scenario(db, {} if kinds[0] is human else identity, requests, shown)
-
-
-def _kinds(dice: Dice, split: str, index: int) -> tuple[Kind, ...]:
-    """One kind, or two: in ``train`` two that lie one or two apart in KINDS, in ``valid`` three or four."""
-    if index % 12 == 10:
-        return (human,)
-    first = dice.below(len(KINDS))
-    if not dice.chance(0.5):
-        return (KINDS[first],)
-    step = dice.between(1, 2) if split == "train" else dice.between(3, 4)
-    return KINDS[first], KINDS[(first + step) % len(KINDS)]
+    look = call("find_customer", email=world.email)
+    return concluded(index, [kind.__name__ for kind in kinds], requests, db, identity, look, rule="S1")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from turnwise_envs.household.dice import Dice
+from turnwise_envs.dice import Dice
 from turnwise_envs.tools.maths.families import Problem
 
 #: Colleagues, and so questions in one call.

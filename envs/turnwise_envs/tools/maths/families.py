@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-from turnwise_envs.household.dice import Dice
+from turnwise_envs.dice import Dice
 
 
 class Problem(NamedTuple):
