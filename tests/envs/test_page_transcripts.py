@@ -25,7 +25,8 @@ PAGES = Path(__file__).parents[2] / "docs" / "environments"
 
 def transcript(page: str, title: str) -> tuple[str, list[tuple[str, str]]]:
     """The first transcript after a title: the prompt, and what was said and answered in each turn."""
-    _, _, section = (PAGES / page).read_text(encoding="utf-8").partition(f"\n{title}\n")
+    text = (PAGES / page).read_text(encoding="utf-8")
+    section = f"\n{text}".split(f"\n{title}\n")[1]
     block = section.split("```text\n")[1].split("\n```")[0]
     block = block.replace("(3.40.1)", f"({sqlite3.sqlite_version})")
     opening, *turns = re.split(r"\n\n(?=> )", block)
@@ -33,6 +34,8 @@ def transcript(page: str, title: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def as_shown(shown: str, said: str) -> bool:
+    """Spaces at the end of a line do not count: editors take them out of pages."""
+    said = re.sub(" +$", "", said, flags=re.MULTILINE)
     return re.fullmatch(".*".join(map(re.escape, shown.split("..."))), said, re.DOTALL) is not None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from turnwise_envs.tools.maths.env import shown
 from turnwise_envs.tools.sandbox import Limits, SandboxUnavailable, bwrap, run_python, seccomp
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs PROGRAM: bwrap")
@@ -101,16 +102,24 @@ HOSTILE: list[tuple[str, str, str, str]] = [
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory):
-    """A listener that nobody may reach, and a file that nobody may read."""
+    """A listener that nobody may reach, a file that nobody may read, and a working directory that nobody may write to."""
     secret = tmp_path_factory.mktemp("secret") / "key"
     secret.write_text("4711")
+    here = tmp_path_factory.mktemp("here")
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TURNWISE_SECRET", "4711")
+        patch.chdir(here)
         listener.settimeout(0)
         yield listener, secret
         with pytest.raises(BlockingIOError):
             listener.accept()
         assert secret.read_text() == "4711"
+        assert [*secret.parent.iterdir()] == [secret]
+        assert [*here.iterdir()] == []
+
+
+def test_the_list_is_long_enough() -> None:
+    assert len({name for name, *_ in HOSTILE}) == len(HOSTILE) >= 60
 
 
 @pytest.mark.parametrize(("program", "ends", "says"), [case[1:] for case in HOSTILE], ids=[case[0] for case in HOSTILE])
@@ -119,7 +128,7 @@ def test_hostile_programs_end_as_outcomes(host, program: str, ends: str, says: s
     for name, value in (("port", listener.getsockname()[1]), ("pid", os.getpid())):
         program = program.replace(f"{{{name}}}", str(value))
     program = program.replace("{secret!r}", repr(str(secret))).replace("{{n}}", "{n}")
-    before, began = _children(), time.monotonic()
+    before, files, began = _children(), _open_files(), time.monotonic()
     outcome = run_python(program, LIMITS)
     assert time.monotonic() - began < LIMITS.wall_seconds + 5
     assert outcome.status in ends.split(), outcome
@@ -131,7 +140,10 @@ def test_hostile_programs_end_as_outcomes(host, program: str, ends: str, says: s
     assert "4711" not in outcome.text
     assert len(outcome.text) <= LIMITS.output_bytes
     outcome.text.encode()  # what goes over the wire
+    assert shown(outcome).strip(), "the policy must be told something"
+    assert outcome.status == "ok" or outcome.detail
     assert _children() <= before
+    assert _open_files() == files
 
 
 def test_programs_that_wait_are_ended_by_the_clock() -> None:
@@ -213,3 +225,7 @@ def test_the_filter_knows_both_architectures() -> None:
 def _children() -> set[str]:
     """Processes that this one has started and not yet buried."""
     return {word for task in Path("/proc/self/task").iterdir() for word in (task / "children").read_text().split()}
+
+
+def _open_files() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}

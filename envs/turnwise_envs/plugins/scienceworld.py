@@ -134,7 +134,7 @@ class Variations(TaskSet):
         """Commands that solve the task, from a simulator of their own: making them disturbs one."""
         simulator = _simulator()
         simulator.load(self.name, task.metadata["variation"], self.simplifications, True)
-        return [str(command) for command in simulator.getGoldActionSequence()]
+        return _texts(simulator.getGoldActionSequence())
 
 
 class ScienceWorldEpisode(SyncEnvironment):
@@ -152,7 +152,7 @@ class ScienceWorldEpisode(SyncEnvironment):
         seen = str(self._java.step("look around"))
         self._score = self._now()
         goal = str(self._java.getTaskDescription()).strip()
-        commands = ", ".join(sorted(map(str, self._java.getPossibleActions())))
+        commands = ", ".join(sorted(_texts(self._java.getPossibleActions())))
         return self._observe(f"{goal}\n\n{HOW} {commands}.\n\n{seen}")
 
     def step_sync(self, action: Action) -> StepResult:
@@ -200,7 +200,7 @@ class ScienceWorldEpisode(SyncEnvironment):
         return {"score": self._score, "success": float(self._score >= 1.0)}
 
     def _observe(self, said: str) -> Observation:
-        possible = sorted({str(command) for command in self._java.getValidActionObjectCombinations()})
+        possible = sorted(set(_texts(self._java.getValidActionObjectCombinations())))
         return Observation.say(said.strip(), admissible_actions=possible)
 
 
@@ -221,3 +221,9 @@ def _simulator() -> Any:
             port = launch_gateway(classpath=JAR_PATH, die_on_exit=True, cwd=BASEPATH, javaopts=_JAVA_OPTIONS)
             _machine.append(JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port)))
     return _machine[0].jvm.scienceworld.runtime.pythonapi.PythonInterface()
+
+
+def _texts(listed: Any) -> list[str]:
+    """A Java list of one-line texts, fetched at once: there are hundreds, and each would be a round trip."""
+    joined = str(_machine[0].jvm.java.lang.String.join("\n", listed))
+    return joined.split("\n") if joined else []
