@@ -89,6 +89,17 @@ def test_required_calls_gate_the_answer() -> None:
     assert score_of(errand.reference, "ok", [("a", {"k": 2}), ("b", {"k": 1})])[1]["calls_made"] == 0.5
 
 
+def test_calls_are_assigned_to_requirements_in_the_best_way() -> None:
+    """Whoever takes the first that fits gives the call of k to the requirement that any call would meet."""
+    calls = [{"name": "a"}, {"name": "a", "arguments": {"k": 1}}]
+    for wanted in (calls, calls[::-1]):
+        reference = as_errands([{"instruction": "x", "calls": wanted}])[0].reference
+        for made in ([("a", {"k": 1}), ("a", {})], [("a", {}), ("a", {"k": 1})]):
+            assert score_of(reference, None, made) == (1.0, {"calls_made": 1.0})
+        assert score_of(reference, None, [("a", {"k": 1})]) == (0.0, {"calls_made": 0.5})
+        assert score_of(reference, None, [("a", {}), ("a", {})]) == (0.0, {"calls_made": 0.5})
+
+
 def test_a_task_of_calls_alone_needs_no_answer() -> None:
     errand = as_errands([{"instruction": "x", "calls": [{"name": "a"}]}])[0]
     assert score_of(errand.reference, None, [("a", {})]) == (1.0, {"calls_made": 1.0})

@@ -29,6 +29,8 @@ EVERYTHING = "@modelcontextprotocol/server-everything@2026.8.31"
 FILESYSTEM = "@modelcontextprotocol/server-filesystem@2026.8.31"
 TIME = "mcp-server-time==2026.10.19"
 
+PAGE = Path(__file__).parents[2] / "docs" / "environments" / "plugins-tools.md"
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
@@ -108,7 +110,15 @@ def test_the_everything_server_from_npm(node: Path, tmp_path: Path) -> None:
     assert (made[-1]["reward"], made[-1]["info"]["end"]) == (1.0, "solved")
 
 
+def transcript() -> list[tuple[str, dict[str, Any], str]]:
+    """The calls that the page shows of the filesystem server, each with its answer."""
+    block = next(b for b in PAGE.read_text(encoding="utf-8").split("```text\n") if b.startswith("> read_text_file"))
+    turns = [turn.partition("\n") for turn in block.split("\n```")[0].removeprefix("> ").split("\n> ")]
+    return [(call.split()[0], json.loads(call.partition(" ")[2]), shown) for call, _, shown in turns]
+
+
 def test_the_filesystem_server_from_npm_in_a_private_folder(node: Path, tmp_path: Path) -> None:
+    """The transcript of the page, with a look at the folder before its end."""
     start = tmp_path / "start"
     start.mkdir()
     (start / "note.txt").write_text("buy milk")
@@ -122,18 +132,16 @@ def test_the_filesystem_server_from_npm_in_a_private_folder(node: Path, tmp_path
         "deterministic": "true",
     }
     words = ["mcp:files", *(word for name, value in given.items() for word in (f"--{name}", value))]
-    script = [
-        ("read_text_file", {"path": "/world/note.txt"}),
-        ("create_directory", {"path": "/world/done"}),
-        ("move_file", move["arguments"]),
-        ("list_directory", {"path": "/world"}),
-        ("answer", {"answer": "done"}),
-    ]
+    shown = transcript()
+    assert ("move_file", move["arguments"]) in [call[:2] for call in shown]
+    script = [call[:2] for call in shown]
+    script.insert(-1, ("list_directory", {"path": "/world"}))
     with served(*words) as address:
         made = play(address, "mcp:files", script)
         again = play(address, "mcp:files", script)
-    assert texts(made)[0] == "buy milk"
-    assert texts(made)[3] == "[DIR] done"
+    said = texts(made)
+    assert said.pop(-2) == "[DIR] done"
+    assert said == [answer for _, _, answer in shown]
     assert made[-1]["reward"] == 1.0
     assert [one["log_hash"] for one in made] == [one["log_hash"] for one in again]  # the second one began afresh
     assert [one.name for one in start.iterdir()] == ["note.txt"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from turnwise_envs.tools.maths.env import shown
 from turnwise_envs.tools.sandbox import Limits, SandboxUnavailable, bwrap, run_python, seccomp
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs PROGRAM: bwrap")
@@ -102,16 +103,24 @@ HOSTILE: list[tuple[str, str, str, str]] = [
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory):
-    """A listener that nobody may reach, and a file that nobody may read."""
+    """A listener that nobody may reach, a file that nobody may read, and a working directory that nobody may write to."""
     secret = tmp_path_factory.mktemp("secret") / "key"
     secret.write_text("4711")
+    here = tmp_path_factory.mktemp("here")
     with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TURNWISE_SECRET", "4711")
+        patch.chdir(here)
         listener.settimeout(0)
         yield listener, secret
         with pytest.raises(BlockingIOError):
             listener.accept()
         assert secret.read_text() == "4711"
+        assert [*secret.parent.iterdir()] == [secret]
+        assert [*here.iterdir()] == []
+
+
+def test_the_list_is_long_enough() -> None:
+    assert len({name for name, *_ in HOSTILE}) == len(HOSTILE) >= 60
 
 
 @pytest.mark.parametrize(("program", "ends", "says"), [case[1:] for case in HOSTILE], ids=[case[0] for case in HOSTILE])
@@ -120,7 +129,7 @@ def test_hostile_programs_end_as_outcomes(host, program: str, ends: str, says: s
     for name, value in (("port", listener.getsockname()[1]), ("pid", os.getpid())):
         program = program.replace(f"{{{name}}}", str(value))
     program = program.replace("{secret!r}", repr(str(secret))).replace("{{n}}", "{n}")
-    before, began = _children(), time.monotonic()
+    before, files, began = _children(), _open_files(), time.monotonic()
     outcome = run_python(program, LIMITS)
     assert time.monotonic() - began < LIMITS.wall_seconds + 60
     assert outcome.status in ends.split(), outcome
@@ -132,7 +141,10 @@ def test_hostile_programs_end_as_outcomes(host, program: str, ends: str, says: s
     assert "4711" not in outcome.text
     assert len(outcome.text) <= LIMITS.output_bytes
     outcome.text.encode()  # what goes over the wire
+    assert shown(outcome).strip(), "the policy must be told something"
+    assert outcome.status == "ok" or outcome.detail
     assert _children() <= before
+    assert _open_files() == files
 
 
 def test_programs_that_wait_are_ended_by_the_clock() -> None:
@@ -218,3 +230,7 @@ def _children() -> set[str]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
             found.update((task / "children").read_text().split())
     return found
+
+
+def _open_files() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}

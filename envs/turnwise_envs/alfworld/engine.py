@@ -4,6 +4,10 @@ The engine's translator lives in module globals (it even writes ``sys.argv`` and
 at a time in a process. After that each has an engine of its own, with its own copy of the planner's library, and games
 do not disturb each other. An engine whose game is closed waits for the next game: the library cannot be unloaded (the
 process crashes when it is loaded again), and one that is never unloaded must be used again, or memory runs out.
+
+Most of a beginning is the translation of rules and game for the planner, which the engine makes four times: two different
+ones, when it loads a game and again when it resets it. Here the last ones are kept, so that a game is translated twice and,
+for the other members of a group, not at all.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import re
 import sys
 import threading
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,8 @@ _BEGINNING = threading.Lock()
 _idle: list[Any] = []
 #: What only the engine keeps track of: memories of looking, and helper facts of its translation.
 _NOT_WORLD = ("checked", "examined", "new-axiom@")
+#: Translations that a process keeps, two a game.
+_TRANSLATIONS = 16
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Game:
         package_folder()
         with _BEGINNING:
             arguments = sys.argv
+            _keep_translations()
             try:
                 self._begin(file)
             except SystemExit as error:  # so the translator ends for a problem that it cannot use
@@ -93,6 +101,14 @@ class Game:
             facts=frozenset(str(fact) for fact in state["_facts"] if not fact.name.startswith(_NOT_WORLD)),
         )
         return self.turn
+
+
+@cache
+def _keep_translations() -> None:
+    """The translator is a function of its texts, and the engine only reads what it gives."""
+    import fast_downward
+
+    fast_downward.pddl2sas = lru_cache(_TRANSLATIONS)(fast_downward.pddl2sas)
 
 
 def _patterns(templates: list[str], entities: Any) -> list[re.Pattern[str]]:

@@ -18,6 +18,9 @@ from turnwise_envs.household.world import NOWHERE, Kind, State, World
 
 Arguments = tuple[int, ...]
 
+#: Situations that a world remembers: what a group's members meet, and no more, since many worlds are kept.
+_SITUATIONS = 64
+
 
 @dataclass(frozen=True, eq=False)
 class Rule:
@@ -62,24 +65,34 @@ class Command:
 
 def commands(world: World, state: State) -> dict[str, Command]:
     """Everything that can be done in ``state``, by its text."""
-    standing = world.standing or _spell_standing(world)
-    found = {command.text: command for command in standing}
+    found = (world.standing or _spell_standing(world)).copy()
     if state.at != NOWHERE:
-        del found[standing[state.at].text]
-    for rule in _WITH_EMPTY_HANDS if state.held == NOWHERE else _WITH_FULL_HANDS:
-        known = world.commands[rule]
-        for arguments in rule.applies(world, state):
-            command = known.get(arguments)
-            if command is None:
-                command = known[arguments] = rule.command(world, arguments)
-            found[command.text] = command
+        del found[_GO.template.format(world.receptacles[state.at])]
+    # No rule looks at more than the place, its door, what lies there and what is in the hand.
+    here = () if state.at == NOWHERE else tuple(world.contents(state, state.at))
+    situation = (state.at, state.held, state.opened >> state.at & 1 if state.at != NOWHERE else 0, here)
+    special = world.special.get(situation)
+    if special is None:
+        if len(world.special) >= _SITUATIONS:
+            world.special.clear()
+        special = world.special[situation] = _special(world, state)
+    for command in special:
+        found[command.text] = command
     return found
 
 
-def _spell_standing(world: World) -> list[Command]:
+def _special(world: World, state: State) -> list[Command]:
+    """What can be done in ``state`` beyond going elsewhere and what is always possible."""
+    rules = _WITH_EMPTY_HANDS if state.held == NOWHERE else _WITH_FULL_HANDS
+    return [rule.command(world, arguments) for rule in rules for arguments in rule.applies(world, state)]
+
+
+def _spell_standing(world: World) -> dict[str, Command]:
     """Going to each receptacle, and what is always possible: most commands are the same in every state."""
     going = [_GO.command(world, (r,)) for r in range(len(world.receptacles))]
-    world.standing.extend([*going, *(rule.command(world, ()) for rule in _ALWAYS)])
+    standing = [*going, *(rule.command(world, ()) for rule in _ALWAYS)]
+    # In the order of their texts, which makes sorting a state's commands quick.
+    world.standing.update({command.text: command for command in sorted(standing, key=lambda command: command.text)})
     return world.standing
 
 

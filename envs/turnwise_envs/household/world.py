@@ -6,7 +6,6 @@ Every receptacle is a place of its own.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -14,9 +13,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from turnwise_envs.household.tables import LAMPS, OPENABLE, Family
 
 if TYPE_CHECKING:
-    from turnwise_envs.household.rules import Command, Rule
+    from turnwise_envs.household.rules import Command
 
 Kind = Literal["object", "receptacle"]
+
+#: Place, what is in the hand, whether the place's door was opened, and what lies there.
+Situation = tuple[int, int, int, tuple[int, ...]]
 
 #: ``State.at`` in the middle of the room, ``State.held`` with empty hands, ``State.where`` of what is held.
 NOWHERE = -1
@@ -104,16 +106,16 @@ class World:
         return {kind: {name: i for i, name in enumerate(names)} for kind, names in self.names.items()}
 
     @cached_property
-    def commands(self) -> defaultdict[Rule, dict[tuple[int, ...], Command]]:
-        """Commands that were spelled out before, by rule and arguments: the memory of ``rules.commands``."""
-        return defaultdict(dict)
+    def standing(self) -> dict[str, Command]:
+        """Going to each receptacle, and what is always possible: the memory of ``rules.commands``."""
+        return {}
 
     @cached_property
-    def standing(self) -> list[Command]:
-        """Going to each receptacle, in order, and what is always possible: spelled out once, memory as well."""
-        return []
+    def special(self) -> dict[Situation, list[Command]]:
+        """What else could be done in situations that were met before: its memory as well."""
+        return {}
 
-    @property
+    @cached_property
     def task_id(self) -> str:
         return f"household/{self.split}/{self.index}"
 

@@ -341,12 +341,18 @@ def _required(reference: Reference) -> list[RequiredCall]:
 
 
 def _missing(wanted: Sequence[RequiredCall], made: Sequence[tuple[str, JsonObject]]) -> list[RequiredCall]:
-    """The required calls that were not made; a call that was made meets one requirement only."""
-    left, missing = list(made), []
-    for call in wanted:
-        met = next((one for one in left if call.is_met_by(*one)), None)
-        if met is None:
-            missing.append(call)
-        else:
-            left.remove(met)
-    return missing
+    """The required calls that were not made; a call that was made meets one requirement only, the best one for it."""
+    met_by: dict[int, int] = {}  # position in made -> position in wanted
+
+    def meet(want: int, tried: set[int]) -> bool:
+        """Find a call for this requirement; one that another has may be given up for a third."""
+        for at, call in enumerate(made):
+            if at in tried or not wanted[want].is_met_by(*call):
+                continue
+            tried.add(at)
+            if at not in met_by or meet(met_by[at], tried):
+                met_by[at] = want
+                return True
+        return False
+
+    return [call for want, call in enumerate(wanted) if not meet(want, set())]

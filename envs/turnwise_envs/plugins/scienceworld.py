@@ -3,6 +3,10 @@
 A process starts one Java machine, and every episode is a simulator of its own in it. Tasks are ScienceWorld's variations
 in its own splits (its `dev` is our `valid`). The reward is the change of its score, from 0 to 1 in all; a failure, which it
 scores with -100, takes away what was earned.
+
+The simulator keeps things in sets that are ordered by Java's identity hashes, which are random numbers: so from run to run
+it lists and even names things differently ("cup", "wood cup containing blue paint"). Our Java machine gives every object
+the same hash: then those sets are in the order in which they were filled, and the same commands give the same bytes.
 """
 
 from __future__ import annotations
@@ -69,13 +73,13 @@ HOW = "Each turn, write one command on the last line. OBJ stands for a thing tha
 
 @adapter
 def scienceworld(
-    task: str, *, simplifications: str = "", max_turns: int = 200, deterministic: bool = False
+    task: str, *, simplifications: str = "", max_turns: int = 200, deterministic: bool = True
 ) -> type[Environment]:
     """One of ScienceWorld's 30 tasks by name, such as ``boil``.
 
     ``simplifications``: ``easy``, or some of ``teleportAction,selfWateringFlowerPots,openContainers,openDoors,
-    noElectricalAction``, with commas. ``deterministic``: the simulator's words and lists of commands differ between runs of
-    the same commands, so this promises nothing unless it is told to.
+    noElectricalAction``, with commas. ``deterministic``: say ``false`` with a Java machine other than HotSpot, which may not
+    know the setting that makes the simulator's words the same in every run.
     """
     import scienceworld as package  # noqa: F401  a missing package is said here, not in the first reset
 
@@ -130,7 +134,7 @@ class Variations(TaskSet):
         """Commands that solve the task, from a simulator of their own: making them disturbs one."""
         simulator = _simulator()
         simulator.load(self.name, task.metadata["variation"], self.simplifications, True)
-        return [str(command) for command in simulator.getGoldActionSequence()]
+        return _texts(simulator.getGoldActionSequence())
 
 
 class ScienceWorldEpisode(SyncEnvironment):
@@ -148,7 +152,7 @@ class ScienceWorldEpisode(SyncEnvironment):
         seen = str(self._java.step("look around"))
         self._score = self._now()
         goal = str(self._java.getTaskDescription()).strip()
-        commands = ", ".join(sorted(map(str, self._java.getPossibleActions())))
+        commands = ", ".join(sorted(_texts(self._java.getPossibleActions())))
         return self._observe(f"{goal}\n\n{HOW} {commands}.\n\n{seen}")
 
     def step_sync(self, action: Action) -> StepResult:
@@ -196,9 +200,12 @@ class ScienceWorldEpisode(SyncEnvironment):
         return {"score": self._score, "success": float(self._score >= 1.0)}
 
     def _observe(self, said: str) -> Observation:
-        possible = sorted({str(command) for command in self._java.getValidActionObjectCombinations()})
+        possible = sorted(set(_texts(self._java.getValidActionObjectCombinations())))
         return Observation.say(said.strip(), admissible_actions=possible)
 
+
+#: HotSpot's identity hash is 1 for all objects (Java 9 and later call that an experiment).
+_JAVA_OPTIONS = ["-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2"]
 
 _starting = threading.Lock()
 _machine: list[Any] = []
@@ -211,6 +218,12 @@ def _simulator() -> Any:
             from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
             from scienceworld.constants import BASEPATH, JAR_PATH
 
-            port = launch_gateway(classpath=JAR_PATH, die_on_exit=True, cwd=BASEPATH)
+            port = launch_gateway(classpath=JAR_PATH, die_on_exit=True, cwd=BASEPATH, javaopts=_JAVA_OPTIONS)
             _machine.append(JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port)))
     return _machine[0].jvm.scienceworld.runtime.pythonapi.PythonInterface()
+
+
+def _texts(listed: Any) -> list[str]:
+    """A Java list of one-line texts, fetched at once: there are hundreds, and each would be a round trip."""
+    joined = str(_machine[0].jvm.java.lang.String.join("\n", listed))
+    return joined.split("\n") if joined else []
