@@ -85,7 +85,7 @@ async def compare(seed: int, out: Path, demos: int, episodes: int, overrides: Se
         await starting_policy(configs["igpo"], demos, out / "start")
         result: dict[str, Any] = {"seed": seed, "demos": demos, "episodes": episodes}
         result["start"] = scores(await play(configs["igpo"], out / "start", episodes))
-        console.print(f"start: {result['start']}")
+        console.print(f"start: {told(result['start'])}")
         for arm, config in configs.items():
             with RunDirectory.create(config) as run:
                 trained = await train(run, Progress(console))
@@ -96,7 +96,7 @@ async def compare(seed: int, out: Path, demos: int, episodes: int, overrides: Se
                 "policy_tokens": trained.totals.policy_tokens,
                 "train_seconds": round(trained.totals.train_seconds, 1),
             }
-            console.print(f"{arm}: {result[arm]}")
+            console.print(f"{arm}: {told(result[arm])}")
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
@@ -161,6 +161,10 @@ def scores(evaluation: Evaluation) -> Scores:
     ends = [episode.final_info.metrics for group in evaluation.groups for episode in group.episodes]
     means = {name: sum(end.get(name, 0.0) for end in ends) / len(ends) for name in METRICS}
     return {name: round(mean, 4) for name, mean in {**means, "turns": evaluation.turns}.items()}
+
+
+def told(said: Scores) -> str:
+    return f"F1 {said['f1']:.3f}, exact match {said['em']:.3f}, {said['turns']:.1f} turns"
 
 
 def report(results: Sequence[dict[str, Any]]) -> None:
