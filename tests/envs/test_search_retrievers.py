@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from math import log
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def test_bm25_breaks_ties_by_position_and_reads_stems() -> None:
 @pytest.mark.parametrize("query", ["", "zebra", "the of and", "?!", "\0"])
 def test_bm25_finds_nothing(query: str) -> None:
     assert Bm25([*TEXTS, "", "the"]).search(query, 3) == []
+
+
+def test_bm25_logs_nothing_about_every_index(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("bm25s").setLevel(logging.DEBUG)  # as it leaves itself when it is imported
+    with caplog.at_level(logging.DEBUG):
+        Bm25(TEXTS)
+    assert caplog.records == []
 
 
 def test_fusion_by_reciprocal_rank() -> None:

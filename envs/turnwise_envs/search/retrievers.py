@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import re
 import threading
 from abc import ABC, abstractmethod
@@ -74,6 +75,7 @@ class Bm25(Retriever):
 
     def __init__(self, texts: Sequence[str]) -> None:
         bm25s = _needed("bm25s", "search")
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import asks for a line at every index it builds
         self._numpy = _needed("numpy", "search")
         stemmed = [_stems(text) for text in texts]
         self._index = bm25s.BM25(method="lucene", backend="numpy")
