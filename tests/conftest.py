@@ -1,4 +1,4 @@
-"""Shared by all rooms' tests: how hard hypothesis tries, and the helper ``waiting``.
+"""Shared by all rooms' tests: how hard hypothesis tries, and the helpers ``waiting``, ``ports`` and ``serving``.
 
 ``make proof`` sets TURNWISE_PROOF=full; everything else runs fewer examples, the same ones each time.
 """
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-sys.path.insert(0, str(Path(__file__).parent))  # importlib mode puts no folder on the path by itself
-
 _common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("reduced", max_examples=25, derandomize=True, **_common)
 settings.register_profile("full", max_examples=500, **_common)
 settings.load_profile("full" if os.environ.get("TURNWISE_PROOF") == "full" else "reduced")
+
+sys.path.append(str(Path(__file__).parent))  # importlib mode does not; last, for the folders here are called like rooms

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from turnwise_agent.actions import parse_action
@@ -20,7 +20,7 @@ from turnwise_agent.engines.base import Engine, Sampling
 from turnwise_agent.errors import EnvFailed, ReplayMismatch, RolloutError, SessionGone, StepIndeterminate
 from turnwise_agent.probing import AnswerProbe, GroupProbe
 from turnwise_agent.renderer import Renderer
-from turnwise_agent.trajectory import Episode, Group, StopReason, Turn
+from turnwise_agent.trajectory import Episode, Group, StopReason, Turn, in_order
 from turnwise_envs.types import EnvSpec, JsonObject, Observation, StepInfo, Task
 
 T = TypeVar("T")
@@ -224,28 +224,17 @@ class _GroupRun:
             live += children
 
     def group(self) -> Group:
-        """What was drawn. Turns are numbered by member and time, whatever order they were finished in; turns of lost
-        episodes are left out."""
+        """What was drawn, without what was lost."""
         assert self.opened is not None
         task, initial = self.opened
-        order: dict[int, int] = {}
-        for member in sorted(self.episodes):
-            for turn in self._path_to(self.episodes[member].leaf):
-                order.setdefault(turn.id, len(order))
-        turns = [
-            replace(self.turns[old], id=new, parent=None if (p := self.turns[old].parent) is None else order[p])
-            for old, new in order.items()
-        ]
+        turns, episodes = in_order(self.turns, self.episodes)
         return Group(
             task=task,
             seed=self.draw.env_seed,
             options=self.draw.options,
             initial=initial,
-            turns=tuple(turns),
-            episodes=tuple(
-                replace(self._with_true_origin(self.episodes[member]), leaf=order[self.episodes[member].leaf])
-                for member in sorted(self.episodes)
-            ),
+            turns=turns,
+            episodes=episodes,
             dropped=self.dropped,
         )
 
@@ -426,23 +415,6 @@ class _GroupRun:
 
     def _replaced(self, path: _Path) -> bool:
         return any(mark.observation.context == "replace" for mark in path.marks[1:])
-
-    def _with_true_origin(self, episode: Episode) -> Episode:
-        """An episode whose parent was lost after the fork (and drawn again) shares nothing with that member."""
-        if episode.forked_from is None:
-            return episode
-        fork_turn = self._path_to(episode.leaf)[episode.forked_at - 1]
-        if fork_turn in self._path_to(self.episodes[episode.forked_from].leaf):
-            return episode
-        return replace(episode, forked_from=None, forked_at=0)
-
-    def _path_to(self, leaf: int) -> list[Turn]:
-        path: list[Turn] = []
-        cursor: int | None = leaf
-        while cursor is not None:
-            path.append(self.turns[cursor])
-            cursor = self.turns[cursor].parent
-        return path[::-1]
 
 
 async def _all(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -7,8 +7,8 @@ several episodes share is one :class:`Turn` object. Turn indices are integers ca
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from turnwise_envs.types import Action, JsonObject, Observation, StepInfo, Task
@@ -104,13 +104,7 @@ class Group:
 
     def path(self, episode: Episode) -> list[Turn]:
         """The turns of one episode, first to last."""
-        path: list[Turn] = []
-        cursor: int | None = episode.leaf
-        while cursor is not None:
-            turn = self.turns[cursor]
-            path.append(turn)
-            cursor = turn.parent
-        return path[::-1]
+        return path_to(self.turns, episode.leaf)
 
     def paths(self) -> Iterator[list[Turn]]:
         return (self.path(episode) for episode in self.episodes)
@@ -143,3 +137,42 @@ class Group:
         """Tokens that an unbranched group with the same episodes would have sampled in addition."""
         leaves = self.leaves_per_turn()
         return sum((leaves[turn.id] - 1) * len(turn.action_ids) for turn in self.turns)
+
+
+def path_to(turns: Sequence[Turn], leaf: int) -> list[Turn]:
+    """The turns up to ``leaf``, first to last."""
+    path: list[Turn] = []
+    cursor: int | None = leaf
+    while cursor is not None:
+        path.append(turns[cursor])
+        cursor = turns[cursor].parent
+    return path[::-1]
+
+
+def in_order(turns: Sequence[Turn], episodes: Mapping[int, Episode]) -> tuple[tuple[Turn, ...], tuple[Episode, ...]]:
+    """Turns as they happened and episodes by member, as a :class:`Group` has them.
+
+    Turns are numbered by member and time, whatever order they were finished in; those of no episode are left out.
+    """
+    order: dict[int, int] = {}
+    for member in sorted(episodes):
+        for turn in path_to(turns, episodes[member].leaf):
+            order.setdefault(turn.id, len(order))
+    numbered = tuple(
+        replace(turns[old], id=new, parent=None if (parent := turns[old].parent) is None else order[parent])
+        for old, new in order.items()
+    )
+    by_member = (episodes[member] for member in sorted(episodes))
+    return numbered, tuple(
+        replace(_with_true_origin(episode, turns, episodes), leaf=order[episode.leaf]) for episode in by_member
+    )
+
+
+def _with_true_origin(episode: Episode, turns: Sequence[Turn], episodes: Mapping[int, Episode]) -> Episode:
+    """An episode whose parent was lost after the fork (and drawn again) shares nothing with that member."""
+    if episode.forked_from is None:
+        return episode
+    fork_turn = path_to(turns, episode.leaf)[episode.forked_at - 1]
+    if fork_turn in path_to(turns, episodes[episode.forked_from].leaf):
+        return episode
+    return replace(episode, forked_from=None, forked_at=0)

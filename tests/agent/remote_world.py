@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import random
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import httpx
 
@@ -26,6 +22,9 @@ from turnwise_envs import (
     StepInfo,
     StepResult,
 )
+
+if TYPE_CHECKING:
+    from serving import Server
 
 HERE = Path(__file__).parent
 
@@ -169,60 +168,8 @@ def _everything():
     return Token(name="tests", token=TOKEN, scopes=frozenset({"act", "trainer"}))
 
 
-class Served:
-    """A server process of classes in this module or installed ids, on a port of its own. ``kill`` is SIGKILL, and ``start`` starts it again on the same port.
+def served(home: Path, *envs: str) -> AbstractContextManager[Server]:
+    """A server process of classes in this module or of installed ids."""
+    from serving import serving  # a server that imports this module for its classes has no such thing
 
-    With ``forgets``, every start finds an empty state directory, so whatever a server stores there is gone.
-    """
-
-    def __init__(self, home: Path, *envs: str, forgets: bool = False) -> None:
-        from ports import held  # not in the server's process, which imports this module too
-
-        self._holder = held()
-        self.port = self._holder.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._home = home
-        self._envs = [f"remote_world:{env}" if env[0].isupper() else env for env in envs]
-        self._forgets = forgets
-        self._process: subprocess.Popen[str] | None = None
-        self._runs = 0
-
-    def start(self) -> None:
-        self._runs += 1
-        turnwise = Path(sys.executable).with_name("turnwise")
-        self._process = subprocess.Popen(
-            [turnwise, "serve", *self._envs, "--port", str(self.port)],
-            cwd=HERE,
-            env={**os.environ, "XDG_STATE_HOME": str(self._state)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert self.url in line, line
-
-    @property
-    def token_file(self) -> Path:
-        """Where this run's trainer token is."""
-        return self._state / "turnwise" / f"tokens-{self.port}.jsonl"
-
-    @property
-    def _state(self) -> Path:
-        return self._home / (f"run-{self._runs}" if self._forgets else "state")
-
-    def kill(self) -> None:
-        """End it without a chance to say goodbye."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-
-@contextlib.contextmanager
-def served(home: Path, *envs: str, forgets: bool = False) -> Iterator[Served]:
-    server = Served(home, *envs, forgets=forgets)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
+    return serving(home, HERE, *(f"remote_world:{env}" if env[0].isupper() else env for env in envs))

@@ -46,13 +46,15 @@ async def test_64_episodes_outlive_their_server_being_killed(tmp_path, forgets):
                         await killed.wait()
             return session.log_hash, session.rebuilds
 
-    with served(tmp_path, "Ledger", forgets=forgets) as server:
+    with served(tmp_path, "Ledger") as server:
         async with TurnwiseClient(server.url, patience=200) as client:
             playing = [asyncio.create_task(play(client, index)) for index in range(SESSIONS)]
             for _ in range(SESSIONS // 4):
                 await halfway.acquire()
             await asyncio.to_thread(server.kill)
             killed.set()
+            if forgets:
+                server.forget()
             await asyncio.sleep(0.3)
             await asyncio.to_thread(server.start)
             played = await asyncio.gather(*playing)

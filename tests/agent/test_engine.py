@@ -421,6 +421,20 @@ class TestRefusals:
             LocalEngine(MistralForCausalLM(MistralConfig(**small)))
         LocalEngine(MistralForCausalLM(MistralConfig(**{**small, "sliding_window": None})))
 
+    @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+    def test_positions_that_move_as_the_context_grows(self, kind):
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        small = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+        small |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "max_position_embeddings": 64}
+        rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0, "original_max_position_embeddings": 32}
+        if kind == "longrope":
+            rope |= {"short_factor": [1.0, 1.0], "long_factor": [2.0, 3.0]}
+        with pytest.raises(EngineError, match=f"LlamaForCausalLM has RoPE of type {kind}: .* not supported"):
+            LocalEngine(LlamaForCausalLM(LlamaConfig(**small, rope_parameters=rope)))
+        linear = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
+        LocalEngine(LlamaForCausalLM(LlamaConfig(**small, rope_parameters=linear)))
+
     def test_heads_that_do_more_than_a_matrix(self):
         from transformers import GraniteConfig, GraniteForCausalLM
 

@@ -405,6 +405,10 @@ async def test_info_and_prune(serve, tmp_path):
     shown = runner.invoke(commands, ["info", str(tmp_path / "j")], env={"COLUMNS": "200"}).output
     assert "in use" in shown
     assert "crashing, guess" in shown
+    narrow = runner.invoke(commands, ["info", str(tmp_path / "j")], env={"COLUMNS": "80"}).output
+    row = narrow[narrow.index("journal-") :].splitlines()
+    assert "".join(line[: row[0].index("in use")].strip() for line in row) == figures["file"]  # folded, not cut
+    assert "…" not in narrow
     assert "in use" in runner.invoke(commands, ["prune", str(tmp_path / "j")]).output
     await api.app.state.store.close()
     assert "0 sessions forgotten" in runner.invoke(commands, ["prune", str(tmp_path / "j")]).output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,38 +13,39 @@ from turnwise_envs.types import Action, Observation, StepInfo, Task
 
 
 @dataclass
-class GroupBuilder:
-    """Grow a forest: ``t = b.turn(None, [0.2, 0.3]); b.episode(t, outcome=1.0)``."""
+class Grower:
+    """A forest being grown, turn by turn and episode by episode."""
 
     index: int = 0
     turns: list[Turn] = field(default_factory=list)
     episodes: list[Episode] = field(default_factory=list)
 
-    def turn(
-        self, parent: int | None, entropies: Sequence[float], reward: float = 0.0, answer: Sequence[float] = ()
-    ) -> int:
-        """A turn with one action token per entropy, and ``answer`` as what a probe before it found; returns its id."""
-        count, number = len(entropies), len(self.turns)
+    def grow(self, parent: int | None, action: Sequence[int], *, new_context: bool = False, **more: Any) -> int:
+        """A turn that took these tokens, with ``more`` of a Turn's fields; returns its id."""
+        count, number = len(action), len(self.turns)
+        fields = {
+            "prompt_ids": (1,),
+            "logprobs": (-1.0,) * count,
+            "entropies": (1.0,) * count,
+            "top_entropies": (1.0,) * count,
+            "reward": 0.0,
+            **more,
+        }
         self.turns.append(
             Turn(
                 id=number,
                 parent=parent,
                 index=0 if parent is None else self.turns[parent].index + 1,
-                new_context=parent is None,
-                prompt_ids=(1,),
-                action_ids=tuple(range(2, 2 + count)),
-                logprobs=tuple(-0.5 - 0.01 * position for position in range(count)),
-                entropies=tuple(entropies),
-                top_entropies=tuple(entropies),
+                new_context=new_context or parent is None,
+                action_ids=tuple(action),
                 versions=(0,) * count,
                 action=Action(text="go"),
                 observation=Observation.say("you go"),
-                reward=reward,
                 terminated=False,
                 truncated=False,
                 info=StepInfo(),
                 log_hash=f"{self.index}-{number}",
-                answer_logprobs=tuple(answer),
+                **fields,
             )
         )
         return number
@@ -65,6 +67,25 @@ class GroupBuilder:
         task = Task(env="toy", split="train", index=self.index, id=f"toy/train/{self.index}", instruction="go")
         start = Observation.say("start")
         return Group(task=task, seed=0, options={}, initial=start, turns=self.turns, episodes=self.episodes)
+
+
+class GroupBuilder(Grower):
+    """Groups of which only the numbers matter: ``t = b.turn(None, [0.2, 0.3]); b.episode(t, outcome=1.0)``."""
+
+    def turn(
+        self, parent: int | None, entropies: Sequence[float], reward: float = 0.0, answer: Sequence[float] = ()
+    ) -> int:
+        """A turn with one action token per entropy, and ``answer`` as what a probe before it found; returns its id."""
+        count = len(entropies)
+        return self.grow(
+            parent,
+            range(2, 2 + count),
+            logprobs=tuple(-0.5 - 0.01 * position for position in range(count)),
+            entropies=tuple(entropies),
+            top_entropies=tuple(entropies),
+            reward=reward,
+            answer_logprobs=tuple(answer),
+        )
 
 
 def flat_group(outcomes: Sequence[float], turns: int = 1, tokens: int = 1, index: int = 0) -> Group:

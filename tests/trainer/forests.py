@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from builders import Grower
 from torch import Tensor
 
-from turnwise_agent.trajectory import Episode, Group, StopReason, Turn
-from turnwise_envs.types import Action, Observation, StepInfo, Task
+from turnwise_agent.trajectory import Group, Turn
 from turnwise_trainer.models import make_tiny_model, make_tokenizer
 
 VOCABULARY = 262
@@ -33,13 +33,8 @@ def tiny_model(seed: int = 0, layers: int = 2) -> Any:
     return model
 
 
-@dataclass
-class Forest:
-    """Grow a group: ``t = forest.turn(None, [1, 2], [3]); forest.episode(t, outcome=1.0)``."""
-
-    index: int = 0
-    turns: list[Turn] = field(default_factory=list)
-    episodes: list[Episode] = field(default_factory=list)
+class Forest(Grower):
+    """Groups of real tokens: ``t = forest.turn(None, [1, 2], [3]); forest.episode(t, outcome=1.0)``."""
 
     def turn(
         self,
@@ -50,46 +45,8 @@ class Forest:
         logprobs: Sequence[float] | None = None,
         new_context: bool = False,
     ) -> int:
-        number, count = len(self.turns), len(action)
-        self.turns.append(
-            Turn(
-                id=number,
-                parent=parent,
-                index=0 if parent is None else self.turns[parent].index + 1,
-                new_context=new_context or parent is None,
-                prompt_ids=tuple(prompt),
-                action_ids=tuple(action),
-                logprobs=tuple(logprobs or [-1.0] * count),
-                entropies=(1.0,) * count,
-                top_entropies=(1.0,) * count,
-                versions=(0,) * count,
-                action=Action(text="go"),
-                observation=Observation.say("you go"),
-                reward=0.0,
-                terminated=False,
-                truncated=False,
-                info=StepInfo(),
-                log_hash=f"{self.index}-{number}",
-            )
-        )
-        return number
-
-    def episode(self, leaf: int, outcome: float = 0.0) -> None:
-        self.episodes.append(
-            Episode(
-                member=len(self.episodes),
-                leaf=leaf,
-                stop=StopReason.TERMINATED,
-                final_reward=outcome,
-                final_info=StepInfo(),
-                log_hash=f"{self.index}-{leaf}-{len(self.episodes)}",
-            )
-        )
-
-    def build(self) -> Group:
-        task = Task(env="toy", split="train", index=self.index, id=f"toy/train/{self.index}", instruction="go")
-        start = Observation.say("start")
-        return Group(task=task, seed=0, options={}, initial=start, turns=self.turns, episodes=self.episodes)
+        reported = {} if logprobs is None else {"logprobs": tuple(logprobs)}
+        return self.grow(parent, action, prompt_ids=tuple(prompt), new_context=new_context, **reported)
 
 
 def random_forest(seed: int, index: int = 0, members: int = 5, replace_context: bool = True) -> Group:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from builders import GroupBuilder
 from numpy.testing import assert_allclose
+from serving import Server
 from typer.testing import CliRunner
-from word_worlds import Server, served, settings, train_command, write_policy
+from word_worlds import served, settings, train_command, write_policy
 
 from turnwise_agent.probing import PAPER_TEMPLATE, AnswerProbe
 from turnwise_agent.trajectory import Group

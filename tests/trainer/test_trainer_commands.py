@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from serving import Server
 from typer.testing import CliRunner, Result
-from word_worlds import HERE, Server, one_thread, served, settings, train_command, wait_for, write_policy
+from word_worlds import HERE, one_thread, served, settings, train_command, wait_for, write_policy
 
 from turnwise_envs import cli
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +28,9 @@ from turnwise_envs import (
     StepResult,
 )
 from turnwise_trainer.models import make_tiny_model, make_tokenizer, save_model
+
+if TYPE_CHECKING:
+    from serving import Server
 
 HERE = Path(__file__).parent
 TURNWISE = Path(sys.executable).with_name("turnwise")
@@ -112,56 +114,11 @@ def write_policy(path: Path) -> Path:
     return path
 
 
-class Server:
-    """``turnwise serve`` of classes in this module, on a port of its own; ``kill`` is SIGKILL, ``start`` starts it again."""
+def served(home: Path, *classes: str) -> AbstractContextManager[Server]:
+    """A server process of classes in this module."""
+    from serving import serving  # a server that imports this module for its classes has no such thing
 
-    def __init__(self, home: Path, *classes: str) -> None:
-        from ports import held  # not in the server's process, which imports this module too
-
-        self._holder = held()
-        self.port = self._holder.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._home = home
-        self._journal = home / f"journal-{self.port}"
-        self._classes = [f"word_worlds:{name}" for name in classes]
-        self._process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [TURNWISE, "serve", *self._classes, "--port", str(self.port), "--journal", str(self._journal)],
-            cwd=HERE,
-            env={**os.environ, "XDG_STATE_HOME": str(self._home)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert self.url in line, line
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-
-    @property
-    def token_file(self) -> Path:
-        """Where its trainer token is."""
-        return self._home / "turnwise" / f"tokens-{self.port}.jsonl"
-
-    def forget(self) -> None:
-        """Throw its journal away: the next start knows nothing of earlier sessions."""
-        shutil.rmtree(self._journal)
-
-
-@contextlib.contextmanager
-def served(home: Path, *classes: str) -> Iterator[Server]:
-    server = Server(home, *classes)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
+    return serving(home, HERE, *(f"word_worlds:{name}" for name in classes))
 
 
 def train_command(*arguments: str) -> list[str]:

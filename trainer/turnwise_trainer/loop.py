@@ -197,7 +197,8 @@ class _Loop:
         self.totals.logprob_gap_max = max(self.totals.logprob_gap_max, learned.get("logprob_gap_max", 0.0))
         episodes = [(group, episode) for group in groups for episode in group.episodes]
         tokens = sum(group.policy_tokens for group in groups)
-        stats = self.rollout.client.stats
+        stats, engine = self.rollout.client.stats, self.rollout.engine
+        assert isinstance(engine, LocalEngine)
         values = {
             "success": sum(episode.solved for _, episode in episodes) / len(episodes),
             "reward": sum(group.outcome(episode) for group, episode in episodes) / len(episodes),
@@ -210,6 +211,7 @@ class _Loop:
             **learned,
             "client/rebuilds": stats.rebuilds,
             "client/retries": stats.retries,
+            "engine/recomputed_tokens": engine.stats.recomputed_tokens,
             "total/env_steps": self.totals.env_steps,
             "total/policy_tokens": self.totals.policy_tokens,
             "total/dropped": self.totals.dropped,

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from turnwise_agent.errors import EngineError
 
+#: Their frequencies depend on the longest context in the batch, so a key is not a function of its own position alone.
+MOVING_ROPE = frozenset({"dynamic", "longrope"})
+
 
 class Past(Protocol):
     """What a layer asks for: take my new keys and values ``[B, H, Q, D]``, give me all to attend to ``[B, H, K, D]``."""
@@ -59,7 +62,8 @@ class Backbone:
     """A causal LM split into decoder and output head.
 
     Raises:
-        EngineError: the architecture does more than decoder and linear head, or does not attend to its whole past.
+        EngineError: the architecture does more than decoder and linear head, or does not attend to its whole past, or turns a key
+            by more than its own position.
     """
 
     def __init__(self, model: Any) -> None:
@@ -106,6 +110,12 @@ class Backbone:
             kinds = {"sliding_attention"} if getattr(self.config, "sliding_window", None) else kinds
         if kinds != {"full_attention"}:
             raise EngineError(f"{name} has {', '.join(sorted(kinds))} layers; only full attention is supported")
+        moving = _rope_types(self.config) & MOVING_ROPE
+        if moving:
+            raise EngineError(
+                f"{name} has RoPE of type {', '.join(sorted(moving))}: it turns all positions otherwise once a context is "
+                "long, and keys that are kept would be wrong; it is not supported"
+            )
         ids = torch.arange(4, device=self.device)[None] % self.config.vocab_size
         mask = torch.ones(4, 4, dtype=torch.bool, device=self.device).tril()[None, None]
         was_training = self.model.training
@@ -116,3 +126,9 @@ class Backbone:
         tolerance = 1e-4 if self.dtype == torch.float32 else 5e-2
         if not torch.allclose(ours, theirs, atol=tolerance, rtol=tolerance):
             raise EngineError(f"{name} does more to its logits than a linear head; it is not supported")
+
+
+def _rope_types(config: Any) -> set[str]:
+    """Of all layers: some configurations have one kind of RoPE, some one for each kind of layer."""
+    given = getattr(config, "rope_parameters", None) or {}
+    return {str(one["rope_type"]) for one in (given, *given.values()) if isinstance(one, dict) and "rope_type" in one}

@@ -171,7 +171,7 @@ def _show(figures: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("journal", "", "size", "live", "done", "failed", "gone", "steps", "since", "environments"):
         numeric = heading in {"size", "live", "done", "failed", "gone", "steps"}
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading != "environments")
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for one in figures:
         since = "" if one["oldest"] is None else f"{datetime.fromtimestamp(one['oldest']):%Y-%m-%d %H:%M}"
         table.add_row(
@@ -182,7 +182,7 @@ def _show(figures: list[dict[str, Any]]) -> None:
             since,
             ", ".join(one["envs"]),
         )
-    Console(soft_wrap=True).print(table)
+    Console().print(table)
 
 
 def _bytes(count: float) -> str:
