@@ -12,9 +12,9 @@ import pytest
 
 from turnwise_envs.sql.sandbox import Ending, Limits, Sandbox, connect_file, connect_memory
 
-LIMITS = Limits(vm_steps=2_000_000, rows=5_000, bytes=500_000, seconds=60.0)
+LIMITS = Limits(vm_steps=2_000_000, rows=5_000, bytes=500_000, seconds=10.0)
 #: Wall-clock seconds that one statement may take; well above `LIMITS.seconds`, since machines can be busy.
-PATIENCE = 120.0
+PATIENCE = 90.0
 
 
 def fill(connection: sqlite3.Connection) -> None:
