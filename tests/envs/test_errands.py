@@ -76,6 +76,12 @@ def test_scores_of_answers(scorer: str, answer: str | None, reward: float) -> No
     assert score_of(errand.reference, answer, [])[0] == pytest.approx(reward)
 
 
+def test_no_answer_is_no_empty_answer() -> None:
+    """A gold answer of articles and signs alone is empty after normalisation, as is silence."""
+    reference = Errand(instruction="Which article?", answers=["The"]).reference
+    assert (score_of(reference, "the.", [])[0], score_of(reference, None, [])[0]) == (1.0, 0.0)
+
+
 def test_required_calls_gate_the_answer() -> None:
     errand = as_errands(
         [{"instruction": "x", "answers": ["ok"], "calls": [{"name": "a", "arguments": {"k": 1}}, {"name": "a"}]}]

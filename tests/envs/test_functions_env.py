@@ -228,3 +228,18 @@ def test_functions_of_a_module_by_name(tmp_path: Path, monkeypatch: pytest.Monke
         sys.modules.pop("kiosk_tools", None)
     assert (made.spec.id, made.spec.max_turns) == ("functions:kiosk_tools", 5)
     assert [one.name for one in made.spec.tools] == ["double", "answer"]
+
+
+class Division(
+    FunctionEnvironment, id="division", tools=[divide], tasks=[{"instruction": "Try.", "calls": [{"name": "divide"}]}]
+):
+    """A call that must be made."""
+
+
+async def test_a_call_that_failed_was_not_made() -> None:
+    for b, reward in ((0, 0.0), (2, 1.0)):
+        episode = await LiveEpisode.start(Division, "train", 0)
+        for name, arguments in (("divide", {"a": 1, "b": b}), ("answer", {"answer": "done"})):
+            last = await episode.step(Action(tool_calls=[ToolCall(id="c0_0", name=name, arguments=arguments)]))
+        await episode.close()
+        assert (last.reward, last.info.metrics) == (reward, {"calls_made": reward})

@@ -1,8 +1,12 @@
 """The rules of a small made-up kitchen, sentence by sentence, against ALFWorld's grammar."""
 
+import random
+from dataclasses import replace
+
 import pytest
 
 from turnwise_envs.household.expert import expert_command
+from turnwise_envs.household.generate import scene
 from turnwise_envs.household.rules import commands, is_understood
 from turnwise_envs.household.tables import FAMILIES
 from turnwise_envs.household.text import opening
@@ -288,3 +292,17 @@ def test_the_expert_puts_down_what_is_in_the_way() -> None:
     assert expert_command(play.world, play.state) == "go to countertop 1"
     play("go to countertop 1")
     assert expert_command(play.world, play.state) == "move knife 1 to countertop 1"
+
+
+def test_what_a_world_remembers_is_what_is_so() -> None:
+    """Commands of situations that were met before are remembered; a world that has met nothing must list the same."""
+    rng = random.Random(0)
+    for index in range(6):
+        world = scene("train", index).world
+        state = world.initial()
+        for _ in range(300):
+            found = commands(world, state)
+            assert list(found) == list(commands(replace(world), state))
+            moving = [line for line in found if line.startswith(("take", "move", "open"))]
+            line = rng.choice(moving if moving and rng.random() < 0.5 else list(found))
+            state, _ = found[line].run(world, state)

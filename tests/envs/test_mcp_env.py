@@ -99,6 +99,17 @@ async def test_what_a_policy_may_do(toy: type[Environment], monkeypatch: pytest.
     await other.close()
 
 
+async def test_a_call_that_failed_was_not_made(tmp_path: Path) -> None:
+    (tmp_path / "tasks.jsonl").write_text('{"instruction": "Try.", "calls": [{"name": "fail"}]}')
+    env = registry.load("mcp:toy", {"command": COMMAND, "tasks": str(tmp_path / "tasks.jsonl"), "only": "fail"})
+    episode = await LiveEpisode.start(env, "train", 0)
+    tried = await episode.step(act(("fail", {})))
+    assert (tried.info.action_valid, tried.info.action_effective) == (True, False)
+    told = await episode.step(act(("answer", {"answer": "done"})))
+    await episode.close()
+    assert (told.reward, told.info.metrics, told.info.end) == (0.0, {"calls_made": 0.0}, "failed")
+
+
 async def test_a_server_that_dies_is_a_fault(toy: type[Environment]) -> None:
     episode = await LiveEpisode.start(toy, "train", 0)
     with pytest.raises(EnvironmentFault, match="it has ended; its last words: killed by a tool"):

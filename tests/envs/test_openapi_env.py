@@ -90,6 +90,18 @@ async def test_the_expert_looks_it_up(library: type[Environment]) -> None:
     assert episode.records[-1].result.reward == 1.0
 
 
+async def test_a_call_that_was_refused_was_not_made(service: str, tmp_path: Path) -> None:
+    wanted = {"instruction": "Find it.", "calls": [{"name": "get_book", "arguments": {"key": "lost"}}]}
+    (tmp_path / "tasks.jsonl").write_text(json.dumps(wanted))
+    lost = registry.load("openapi", {"spec": f"{service}/openapi.json", "tasks": str(tmp_path / "tasks.jsonl")})
+    episode = await LiveEpisode.start(lost, "train", 0)
+    for name, arguments in (("get_book", {"key": "lost"}), ("answer", {"answer": "done"})):
+        last = await episode.step(Action(tool_calls=[ToolCall(id="c0_0", name=name, arguments=arguments)]))
+    await episode.close()
+    assert not episode.records[0].result.info.action_effective
+    assert (last.reward, last.info.metrics) == (0.0, {"calls_made": 0.0})
+
+
 def test_operations_are_tools(library: type[Environment]) -> None:
     tools = {one.name: one for one in library.spec.tools}
     assert list(tools)[:3] == ["list_books", "clear", "get_book"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 
 import pytest
@@ -81,3 +82,13 @@ class TestTextWorld:
         (tmp_path / "story.txt").write_text("Once upon a time")
         with pytest.raises(UnknownEnvironment, match="is no game: games are files"):
             registry.load(f"textworld:{tmp_path / 'story.txt'}")
+
+    @pytest.mark.slow
+    def test_what_cannot_be_typed_is_left_out(self, tmp_path, monkeypatch):
+        """A null character once reached the interpreter, which then waited for ever."""
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        hostile = ["look", "lo\x00ok", "\x07l\xf6ok\x1b", "\x00", "\U0001f4a5", "\ufdfa" * 300, "x" * 1000]
+        _, results = play("textworld", hostile, rooms="2", objects="3", quest_length="2")
+        look, *same = [result.observation.text for result in results[:3]]
+        assert [re.sub(r"\d", "", text) for text in same] == [re.sub(r"\d", "", look)] * 2
+        assert len(results) == len(hostile)

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import unicodedata
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,8 +37,8 @@ from turnwise_envs.types import (
     Task,
 )
 
-#: Characters of a command that reach the interpreter; Z-machines read no more.
-MAX_COMMAND = 200
+#: Characters of a command that reach the interpreter; its buffer holds 198 and their end.
+MAX_COMMAND = 190
 #: Interpreters show the room and the score in a last line of their own, far to the right.
 _STATUS_LINE = re.compile(r"\n>[^\n]*\Z| {20,}-=[^\n]*\Z")
 _GAMES = (".z3", ".z5", ".z8", ".ulx")
@@ -221,7 +222,7 @@ class TextWorldEpisode(SyncEnvironment):
         return self._observe(f"{opening}\n\n{HOW}")
 
     def step_sync(self, action: Action) -> StepResult:
-        command = last_line(action.text)[:MAX_COMMAND] or "wait"
+        command = _typed(last_line(action.text)) or "wait"
         before, possible = self._key(), self._state.admissible_commands
         self._state, _, done = self._env.step(command)
         self._taken.append(command)
@@ -288,6 +289,15 @@ def _walkthrough(game: Path) -> list[str]:
         return [str(c) for c in interpreter.get_walkthrough()] if interpreter.is_fully_supported else []
     finally:
         interpreter.close()
+
+
+def _typed(said: str) -> str:
+    """What can be typed to a Z-machine: ASCII without control characters, accents dropped.
+
+    Jericho's interpreter waits for ever after a null character, and it takes other control characters as keys.
+    """
+    plain = unicodedata.normalize("NFKD", said[: 2 * MAX_COMMAND]).encode("ascii", "ignore").decode()
+    return "".join(sign for sign in plain if sign.isprintable())[:MAX_COMMAND].strip()
 
 
 def _clean(said: str | None) -> str:
