@@ -199,6 +199,11 @@ class TestTextArena:
         episode, _ = play("textarena:GuessTheNumber-v0", ["[10]"], index=1)
         secret = int(registry.load("textarena:GuessTheNumber-v0").tasks.reference(episode.task).answers[0])
         assert secret == 5
+        others = [
+            registry.load("textarena:GuessTheNumber-v0").tasks.reference(start[0].task)
+            for start in (play("textarena:GuessTheNumber-v0", ["[10]"], index=i) for i in range(2, 6))
+        ]
+        assert len({other.answers[0] for other in others}) > 1
         _, (low, wrong, right) = play("textarena:GuessTheNumber-v0", ["<think>[5]</think>[10]", "hmm", "5"], index=1)
         assert (low.observation.text, low.reward) == ("The target number is lower.", 0.0)
         assert (wrong.info.action_valid, "invalid move" in wrong.observation.text) == (False, True)

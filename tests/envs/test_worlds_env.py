@@ -50,10 +50,11 @@ class TestScienceWorld:
 
     @pytest.mark.slow
     def test_the_same_commands_twice_give_the_same_bytes(self):
-        """Left alone, Java orders the simulator's sets by random numbers, from one simulator to the next."""
+        """One after the other: left alone, Java orders the simulator's sets by random numbers, and episodes side by side
+        share a generator, so it is not promised."""
         said = ["look around", "open door to hallway", "go to hallway", "look around"]
         one, other = (play("scienceworld:find-animal", said, index=1)[0] for _ in range(2))
-        assert registry.load("scienceworld:find-animal").spec.deterministic
+        assert not registry.load("scienceworld:find-animal").spec.deterministic
         assert one.log_hash == other.log_hash
 
     @pytest.mark.slow

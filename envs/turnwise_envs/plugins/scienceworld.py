@@ -4,16 +4,18 @@ A process starts one Java machine, and every episode is a simulator of its own i
 in its own splits (its `dev` is our `valid`). The reward is the change of its score, from 0 to 1 in all; a failure, which it
 scores with -100, takes away what was earned.
 
-The simulator keeps things in sets that are ordered by Java's identity hashes, which are random numbers: so from run to run
-it lists and even names things differently ("cup", "wood cup containing blue paint"). Our Java machine gives every object
-the same hash: then those sets are in the order in which they were filled, and the same commands give the same bytes.
+Two things make its words differ between runs of the same commands. It keeps things in sets that are ordered by Java's
+identity hashes, which are random numbers: our Java machine gives every object the same hash, and the sets are in the order
+in which they were filled. And which of several names an ambiguous thing gets ("cup", "wood cup containing blue paint") is
+drawn from one generator that all simulators of a Java machine share: an episode that is alone in its process is the same in
+every run, one that begins beside another is not. So the environment does not promise determinism unless it is told to.
 """
 
 from __future__ import annotations
 
 import shutil
 import threading
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from turnwise_envs.actions import last_line
 from turnwise_envs.adapters import adapter
@@ -73,13 +75,13 @@ HOW = "Each turn, write one command on the last line. OBJ stands for a thing tha
 
 @adapter
 def scienceworld(
-    task: str, *, simplifications: str = "", max_turns: int = 200, deterministic: bool = True
+    task: str, *, simplifications: str = "", max_turns: int = 200, deterministic: bool = False
 ) -> type[Environment]:
     """One of ScienceWorld's 30 tasks by name, such as ``boil``.
 
     ``simplifications``: ``easy``, or some of ``teleportAction,selfWateringFlowerPots,openContainers,openDoors,
-    noElectricalAction``, with commas. ``deterministic``: say ``false`` with a Java machine other than HotSpot, which may not
-    know the setting that makes the simulator's words the same in every run.
+    noElectricalAction``, with commas. ``deterministic``: promise it where a worker never plays two
+    episodes at once; those of one process draw names from a common generator.
     """
     import scienceworld as package  # noqa: F401  a missing package is said here, not in the first reset
 
@@ -131,10 +133,14 @@ class Variations(TaskSet):
         return Reference(data={"gold_path": self.gold_path(task)})
 
     def gold_path(self, task: Task) -> list[str]:
-        """Commands that solve the task, from a simulator of their own: making them disturbs one."""
-        simulator = _simulator()
+        """Commands that solve the task.
+
+        Making them draws from the common generator of a Java machine: so they are made in another one.
+        """
+        machine = _machine("plan")
+        simulator = _simulator(machine)
         simulator.load(self.name, task.metadata["variation"], self.simplifications, True)
-        return _texts(simulator.getGoldActionSequence())
+        return _texts(machine, simulator.getGoldActionSequence())
 
 
 class ScienceWorldEpisode(SyncEnvironment):
@@ -146,13 +152,13 @@ class ScienceWorldEpisode(SyncEnvironment):
     def reset_sync(self, task: Task, seed: int, options: JsonObject) -> Observation:
         """Nothing is random after the variation is drawn, so ``seed`` makes no difference."""
         self._task, self._taken, self._path = task, list[str](), list[str]()
-        self._java = _simulator()
+        self._java = _simulator(_machine())
         self._java.load(self.tasks.name, task.metadata["variation"], self.tasks.simplifications, False)
         self._java.reset()
         seen = str(self._java.step("look around"))
         self._score = self._now()
         goal = str(self._java.getTaskDescription()).strip()
-        commands = ", ".join(sorted(_texts(self._java.getPossibleActions())))
+        commands = ", ".join(sorted(_texts(_machine(), self._java.getPossibleActions())))
         return self._observe(f"{goal}\n\n{HOW} {commands}.\n\n{seen}")
 
     def step_sync(self, action: Action) -> StepResult:
@@ -200,7 +206,7 @@ class ScienceWorldEpisode(SyncEnvironment):
         return {"score": self._score, "success": float(self._score >= 1.0)}
 
     def _observe(self, said: str) -> Observation:
-        possible = sorted(set(_texts(self._java.getValidActionObjectCombinations())))
+        possible = sorted(set(_texts(_machine(), self._java.getValidActionObjectCombinations())))
         return Observation.say(said.strip(), admissible_actions=possible)
 
 
@@ -208,22 +214,26 @@ class ScienceWorldEpisode(SyncEnvironment):
 _JAVA_OPTIONS = ["-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2"]
 
 _starting = threading.Lock()
-_machine: list[Any] = []
+_machines: dict[str, Any] = {}
 
 
-def _simulator() -> Any:
-    """A new simulator in this process's Java machine, which is started for the first one and ends with the process."""
+def _machine(purpose: Literal["play", "plan"] = "play") -> Any:
+    """A Java machine of this process, started when it is first asked for; it ends with the process."""
     with _starting:
-        if not _machine:
+        if purpose not in _machines:
             from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
             from scienceworld.constants import BASEPATH, JAR_PATH
 
             port = launch_gateway(classpath=JAR_PATH, die_on_exit=True, cwd=BASEPATH, javaopts=_JAVA_OPTIONS)
-            _machine.append(JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port)))
-    return _machine[0].jvm.scienceworld.runtime.pythonapi.PythonInterface()
+            _machines[purpose] = JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port))
+        return _machines[purpose]
 
 
-def _texts(listed: Any) -> list[str]:
+def _simulator(machine: Any) -> Any:
+    return machine.jvm.scienceworld.runtime.pythonapi.PythonInterface()
+
+
+def _texts(machine: Any, listed: Any) -> list[str]:
     """A Java list of one-line texts, fetched at once: there are hundreds, and each would be a round trip."""
-    joined = str(_machine[0].jvm.java.lang.String.join("\n", listed))
+    joined = str(machine.jvm.java.lang.String.join("\n", listed))
     return joined.split("\n") if joined else []
