@@ -110,6 +110,17 @@ async def test_tasks_that_write() -> None:
     assert emptied.observation.state_key != fresh.observation.state_key
 
 
+async def test_a_change_of_nothing_elsewhere_is_no_answer() -> None:
+    """One statement writes one table, so all that a wrong one can leave right is another table than the gold's."""
+    task = a_task(family="delete")
+    table = gold(task).split()[2]
+    listed = (await played(task, call("list_tables"))).observation.text.splitlines()
+    other = next(line.split()[0] for line in listed if line.split()[0] != table)
+    idle = await played(task, call("submit", sql=f"DELETE FROM {other} WHERE 1 = 0"))
+    assert (idle.reward, idle.info.metrics["executable"]) == (0.0, 1.0)
+    assert (await played(task, call("submit", sql=f"DELETE FROM {other}"))).reward == 0.0
+
+
 async def test_queries_cannot_write() -> None:
     task = a_task(writes=False)
     result = await played(task, call("run", sql="DELETE FROM sqlite_master"))
@@ -163,7 +174,7 @@ async def test_text_form() -> None:
     two = await episode.step(Action(text="<sql>SELECT 1</sql><intermediate_sql>SELECT nope</intermediate_sql>"))
     assert two.observation.text.count("<result>") == 2
     assert "no such column: nope" in two.observation.text
-    assert two.info.counters == {"queries": 1, "sql_errors": 1}
+    assert two.info.counters == {"tool_calls": 2, "queries": 1, "sql_errors": 1}
     tool = await episode.step(call("submit", sql=gold(task)))
     assert [message.role for message in tool.observation.messages] == ["tool", "user"]
     assert not tool.done

@@ -112,7 +112,7 @@ OPTIONS: JsonObject = {
 SPEC = EnvSpec(
     id="sql",
     # VM steps, messages and query plans are SQLite's: with another version of it, an episode may be another one.
-    version=f"1+sqlite{sqlite3.sqlite_version}",
+    version=f"2+sqlite{sqlite3.sqlite_version}",
     description="Questions about databases, answered in SQL and scored by execution on several databases.",
     action_format="tools",
     tools=BOX.specs,
@@ -256,7 +256,8 @@ class Sql(SyncEnvironment):
                 action_valid=bool(answers),
                 action_effective=any(answer.effective for answer in answers),
                 error=wrong[0][:200] if wrong else None,
-                counters={
+                counters={"tool_calls": len(answers)}
+                | {
                     name: sum(count.get(name, 0) for count in counts) for name in sorted({n for c in counts for n in c})
                 },
             ),
