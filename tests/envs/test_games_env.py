@@ -175,6 +175,15 @@ class TestReasoningGym:
         _, (wrong,) = play(f"reasoning-gym:{name}", ["<answer>zebra</answer>"], index=3)
         assert (wrong.reward < 0.1, wrong.info.end) == (True, "failed")
 
+    def test_a_partial_score_is_paid_and_not_solved(self):
+        """reasoning-gym's usual scorer pays an answer with more in it by the gold answer's share of the characters."""
+        gold = registry.load("reasoning-gym:leg_counting").tasks.reference(play("reasoning-gym:leg_counting")[0].task)
+        longer = f"{gold.answers[0]} legs"
+        _, (result,) = play("reasoning-gym:leg_counting", [f"<answer>{longer}</answer>"])
+        assert result.reward == pytest.approx(len(gold.answers[0]) / len(longer))
+        assert (result.info.end, result.info.metrics) == ("failed", {"score": result.reward, "success": 0.0})
+        assert result.observation.text == f"That is not right (score {result.reward:.2f})."
+
     def test_no_tag_is_no_answer(self):
         _, (result,) = play("reasoning-gym:leg_counting", ["<think><answer>4</answer></think> four"])
         assert (result.reward, result.info.action_valid, result.terminated) == (0.0, False, True)
