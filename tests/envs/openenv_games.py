@@ -1,6 +1,6 @@
 """OpenEnv's own server, unchanged, with one of two small environments. Run as a program: ``python openenv_games.py KIND``.
 
-``words``: one text field, the seed fixes the secret. ``grid``: an action of two fields.
+``words``: one text field, the seed fixes the secret, "pass" gives up. ``grid``: an action of two fields.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Words(Environment):
             raise ValueError("boom")
         self._tries += 1
         right = action.word == self._secret
+        if action.word == "pass":
+            return Heard(hint=f"It was {self._secret}.", done=True, reward=0.0)
         return Heard(hint="yes" if right else f"no ({self._tries})", done=right, reward=float(right))
 
     @property

@@ -80,6 +80,14 @@ def test_a_text_field(serve):
     assert (yes.observation.text, yes.reward, yes.terminated, yes.info.end) == ("yes", 1.0, True, "solved")
 
 
+def test_an_end_without_reward_is_a_failure(serve):
+    env = registry.load("openenv", {"url": serve("words")})
+    _, (no, given_up) = play(env, [Action(text="birch"), Action(text="pass")])
+    assert (no.info.end, no.info.metrics) == (None, {})
+    assert (given_up.observation.text, given_up.reward, given_up.terminated) == ("It was amber.", 0.0, True)
+    assert (given_up.info.end, given_up.info.metrics) == ("failed", {"return": 0.0})
+
+
 def test_several_fields_are_a_tool(serve):
     env = registry.load("openenv", {"url": serve("grid")})
     (tool,) = env.spec.tools
