@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from turnwise_envs.search import retrievers
 from turnwise_envs.search.corpus import CorpusError, Document, read_corpus
 from turnwise_envs.search.retrievers import Bm25, Hybrid, Retriever, build_retriever, fuse
 
@@ -40,6 +41,30 @@ def test_bm25_orders_as_the_formula_says() -> None:
         assert Bm25(TEXTS).search(" ".join(query), 10) == expected
 
 
+def corpus_of(oaks: int, ashes: int, texts: int) -> list[str]:
+    """Texts of four words: "oak" four times, "oak" and "ash" once each, and others; so many with each word."""
+    rest = ["oak"] * (oaks - 2) + ["ash"] * (ashes - 1) + [""] * (texts - oaks - ashes + 1)
+    return [
+        "oak oak oak oak",
+        "oak ash elm fir",
+        *(" ".join([word, *(f"w{n}x{i}" for i in range(4 - bool(word)))]) for n, word in enumerate(rest)),
+    ]
+
+
+@pytest.mark.parametrize(("oaks", "ashes", "texts", "first"), [(2, 3, 7, 0), (4, 2, 8, 1)])
+def test_bm25_is_lucenes_with_its_k1(oaks: int, ashes: int, texts: int, first: int) -> None:
+    """All texts are equally long, so f(tf) = tf / (tf + k1): four oaks weigh idf(oak) * 4 / 5.5 = 0.727 idf(oak).
+
+    An oak and an ash weigh 0.4 (idf(oak) + idf(ash)). Of 7 texts the idfs are 1.163 and 0.827 (0.846 against 0.796; with
+    k1 1.2 it would be 0.895 against 0.905), of 8 they are 0.693 and 1.281 (0.504 against 0.790), of which the first stays
+    below half of the second.
+    """
+    corpus = corpus_of(oaks, ashes, texts)
+    assert len(corpus) == texts
+    found = Bm25(corpus).search("oak ash", 2)
+    assert found[0] == first
+
+
 def test_bm25_breaks_ties_by_position_and_reads_stems() -> None:
     engine = Bm25(["a dog runs", "the cat", "a dog runs", "dogs running", "dog runs"])
     assert engine.search("Running DOG!", 2) == [0, 2]
@@ -65,6 +90,16 @@ def test_fusion_by_reciprocal_rank() -> None:
     assert fuse([]) == []
 
 
+def test_the_constant_of_fusion_is_60() -> None:
+    """1/61 + 1/110 = 0.02548 for the first of one list that is 50th of the other; twice 1/78 is more, twice 1/79 less."""
+    for rank, first in ((18, "both"), (19, "one")):
+        fillers = iter(range(2, 1000))
+        left, right = ([next(fillers) for _ in range(50)] for _ in range(2))
+        left[0], right[49] = 0, 0
+        left[rank - 1], right[rank - 1] = 1, 1
+        assert fuse([left, right])[0] == {"one": 0, "both": 1}[first]
+
+
 class Fixed(Retriever):
     def __init__(self, ranking: list[int]) -> None:
         self.ranking = ranking
@@ -78,6 +113,36 @@ def test_a_hybrid_reads_further_than_it_gives() -> None:
     # 2 is third in both: 2/63 > 1/61
     assert Hybrid(engines).search("any", 1) == [2]
     assert Hybrid(engines).search("any", 9) == [2, 0, 3, 1, 4]
+
+
+def test_a_hybrid_reads_each_list_fifty_deep() -> None:
+    """Fiftieth in both (2/110) is more than first in one (1/61); what stands fifty-first in both is not seen."""
+    for place, found in ((49, 999), (50, 0)):
+        lists = [list(range(start, start + 60)) for start in (0, 100)]
+        for ranking in lists:
+            ranking[place] = 999
+        assert Hybrid([Fixed(ranking) for ranking in lists]).search("any", 1) == [found]
+
+
+class Vectors:
+    """Stands in for a sentence model: knows the vector of each text."""
+
+    def __init__(self, known: dict[str, list[float]]) -> None:
+        self.known = known
+
+    def encode(self, texts: list[str], **how: object) -> object:
+        assert how["normalize_embeddings"]
+        return pytest.importorskip("numpy").array([self.known[text] for text in texts], dtype="float32")
+
+
+def test_dense_orders_by_cosine_to_five_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"far": [-1.0, 0.0], "near": [0.999998, 0.002], "same": [1.0, 0.0], "aside": [0.9998, 0.02]}
+    monkeypatch.setattr(retrievers, "_sentence_model", lambda model: Vectors({**known, "query": [1.0, 0.0]}))
+    engine = build_retriever("dense", list(known))
+    assert engine.search("query", 9) == [1, 2, 3, 0]  # 0.999998 counts as 1, so the first of the two is first
+    assert engine.search("query", 1) == [1]
+    assert engine.search("far", 1) == [0]
+    assert engine.search(" ", 1) == []
 
 
 @pytest.mark.slow
