@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import re
 import shutil
 import socket
@@ -212,6 +213,36 @@ def test_a_bubblewrap_that_may_not_work_says_so(monkeypatch: pytest.MonkeyPatch,
         run_python("1")
     monkeypatch.undo()
     require_sandbox()
+
+
+#: Calls that need no privilege, or only one inside a namespace, by the kernel's table; none of them has a hostile
+#: program above.
+REFUSED_X86_64 = {
+    "socketpair": 53, "semget": 64, "msgget": 68, "personality": 135, "pivot_root": 155, "chroot": 161, "umount2": 166,
+    "mq_open": 240, "add_key": 248, "request_key": 249, "keyctl": 250, "inotify_init": 253, "inotify_init1": 294,
+    "perf_event_open": 298, "open_by_handle_at": 304, "setns": 308, "process_vm_readv": 310, "process_vm_writev": 311,
+    "memfd_create": 319, "bpf": 321, "userfaultfd": 323, "io_uring_setup": 425, "open_tree": 428, "fsopen": 430,
+    "memfd_secret": 447,
+}  # fmt: skip
+
+ASK_THE_KERNEL = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+for number in {numbers}:
+    ctypes.set_errno(0)
+    print(number, libc.syscall(number, 0, 0, 0, 0, 0, 0), ctypes.get_errno())
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="its numbers are those of x86-64")
+def test_calls_to_the_kernel_are_refused_by_number() -> None:
+    """EPERM for each, ENOSYS for clone3, and the end of the program for x86-64's second table of calls."""
+    said = run_python(ASK_THE_KERNEL.format(numbers=[39, 435, *REFUSED_X86_64.values()])).text.splitlines()
+    assert said[0].split()[::2] == ["39", "0"]  # getpid is harmless
+    assert said[1] == "435 -1 38"
+    assert said[2:] == [f"{number} -1 1" for number in REFUSED_X86_64.values()]
+    second = run_python(ASK_THE_KERNEL.format(numbers=[0x40000000 + 39]))
+    assert (second.status, second.detail) == ("crash", "the interpreter was ended by SIGSYS")
 
 
 def test_the_filter_knows_both_architectures() -> None:
