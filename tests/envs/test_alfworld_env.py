@@ -91,7 +91,7 @@ async def test_their_planner_is_the_expert(env_class: type[Environment]) -> None
 
 
 async def test_mistakes_are_observations(env_class: type[Environment]) -> None:
-    episode = await LiveEpisode.start(env_class, "train", index_of(env_class, "trial_00001"), options={"max_turns": 6})
+    episode = await LiveEpisode.start(env_class, "train", index_of(env_class, "trial_00001"), options={"max_turns": 7})
     key = episode.observation.state_key
 
     async def flags(text: str) -> tuple[str, bool, bool]:
@@ -109,6 +109,7 @@ async def test_mistakes_are_observations(env_class: type[Environment]) -> None:
         True,
     )
     assert episode.observation.state_key != key
+    assert await flags("examine fridge 1") == ("The fridge 1 is closed.", True, False)
     call = ToolCall(id="c0", name="open", arguments={})
     said = await episode.step(Action(text="open fridge 1", tool_calls=[call]))
     assert said.observation.text.endswith(". Tool calls have no effect here: write a command.")
@@ -143,12 +144,14 @@ def test_games_that_alfworld_leaves_out_are_left_out(data: Path, tmp_path: Path)
         (folder / "traj_data.json").write_text(game.with_name("traj_data.json").read_text())
 
     put("pick_and_place_simple-Mug-None-Desk-308")
+    put("pick_and_place_simple-Mug-None-Desk-307", walkthrough=["look"] * 4000)  # "solvable" stands far from the end
     put("pick_and_place_simple-Mug-None-Desk-309", solvable=False)
     put("pick_and_place_with_movable_recep-Mug-Pot-Desk-308")
     put("pick_clean_then_place_in_recep-AppleSliced-None-Fridge-1")
     found = load("alfworld", {"data": str(tmp_path)})
-    assert [(split.name, split.size) for split in found.spec.splits] == [("valid_seen", 1)]
-    assert found.tasks.get("valid_seen", 0).metadata["game"] == "pick_and_place_simple-Mug-None-Desk-308/trial_0"
+    assert [(split.name, split.size) for split in found.spec.splits] == [("valid_seen", 2)]
+    games = [found.tasks.get("valid_seen", index).metadata["game"] for index in range(2)]
+    assert games == [f"pick_and_place_simple-Mug-None-Desk-{number}/trial_0" for number in (307, 308)]
 
 
 def test_without_games_it_says_where_they_should_be(tmp_path: Path) -> None:
