@@ -43,6 +43,8 @@ class AnswerProbe:
 class GroupProbe:
     """Probes the contexts of one group, each once: forks and siblings share what was read before they part.
 
+    What they read is compared, not only where they stand: a world that promises no determinism may greet them differently.
+
     Raises:
         EngineError: the engine has no probabilities.
     """
@@ -59,7 +61,7 @@ class GroupProbe:
         self._learning = asyncio.Lock()
         self._ids: tuple[int, ...] = ()
         self._given = 0
-        self._asked: dict[int | None, asyncio.Task[tuple[float, ...]]] = {}
+        self._asked: dict[tuple[int | None, tuple[int, ...]], asyncio.Task[tuple[float, ...]]] = {}
 
     @property
     def tokens(self) -> int:
@@ -88,10 +90,11 @@ class GroupProbe:
 
     async def score(self, leaf: int | None, prompt_ids: Sequence[int], parent: object | None) -> tuple[float, ...]:
         """Log-probs (nats) of the answer's tokens after ``prompt_ids``, which follow turn ``leaf`` (None: nothing)."""
-        if leaf not in self._asked:
+        context = (leaf, tuple(prompt_ids))
+        if context not in self._asked:
             scoring = self._engine.score(prompt_ids, self._ids, parent, given=self._given)
-            self._asked[leaf] = asyncio.ensure_future(scoring)
-        return await asyncio.shield(self._asked[leaf])
+            self._asked[context] = asyncio.ensure_future(scoring)
+        return await asyncio.shield(self._asked[context])
 
     async def close(self) -> None:
         """Forget what nobody waits for any more."""

@@ -18,7 +18,7 @@ from turnwise_agent.engines.base import Sampling
 from turnwise_agent.engines.local import LocalEngine
 from turnwise_agent.engines.scripted import ScriptedEngine
 from turnwise_agent.errors import EngineError, Forbidden, RendererError, RolloutError, Unauthorized
-from turnwise_agent.probing import PAPER_TEMPLATE, AnswerProbe
+from turnwise_agent.probing import PAPER_TEMPLATE, AnswerProbe, GroupProbe
 from turnwise_agent.renderer import Renderer
 from turnwise_agent.rollout import RolloutEngine, RolloutSettings, TaskDraw
 from turnwise_agent.store import TrajectoryStore
@@ -140,6 +140,25 @@ class TestEngine:
         for given in (-1, 3, 4):
             with pytest.raises(EngineError, match=f"nothing to score: {given} of 3"):
                 await make().score((5,), (1, 2, 3), given=given)
+
+
+class TestGroup:
+    async def test_what_is_the_same_is_asked_once_and_what_differs_apart(self):
+        """Two members of a group whose worlds greet them differently have beliefs of their own."""
+        asked = []
+
+        class Counting:
+            can_probe = True
+
+            async def score(self, prompt_ids, continuation_ids, parent=None, *, given=0):
+                asked.append(tuple(prompt_ids))
+                return (-float(len(asked)),)
+
+        probe = GroupProbe(PROBE, Counting(), RENDERER)
+        said = [await probe.score(None, prompt, None) for prompt in ((1, 2), (1, 3), (1, 2))]
+        said.append(await probe.score(0, (1, 2), None))
+        assert (asked, said) == ([(1, 2), (1, 3), (1, 2)], [(-1.0,), (-2.0,), (-1.0,), (-3.0,)])
+        await probe.close()
 
 
 class TestTemplate:
