@@ -184,6 +184,24 @@ async def test_the_expert_solves_with_the_interpreter() -> None:
 
 
 @needs_bwrap
+async def test_the_state_is_what_is_known() -> None:
+    """Other programs that print the same, and questions that nobody heard, lead to the same state."""
+
+    async def key(*actions: Action, acceptance: float = 1.0) -> str | None:
+        episode = await LiveEpisode.start(Maths, "train", 0, options={"consult_acceptance": acceptance})
+        for action in actions:
+            await episode.step(action)
+        return episode.observation.state_key
+
+    start, one = await key(), await key(call("python", program="print(6 * 7)"))
+    assert await key(call("python", program="print(1)"), call("python", program="42")) == one != start
+    assert await key(call("consult", questions=["How?"]), acceptance=0.0) == start
+    assert await key(call("consult", questions=["How?"])) not in (start, one)
+    other = await LiveEpisode.start(Maths, "train", 1)
+    assert None is not start != other.initial.state_key
+
+
+@needs_bwrap
 async def test_programs_run_and_are_counted() -> None:
     episode = await LiveEpisode.start(Maths, "train", 0)
     two = [ToolCall(id=f"c{n}", name="python", arguments={"program": p}) for n, p in enumerate(("x = 3\nx + 1", "x"))]

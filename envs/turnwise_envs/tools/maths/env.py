@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 
@@ -79,7 +80,7 @@ BOX = Toolbox(
 
 SPEC = EnvSpec(
     id="maths",
-    version="1",
+    version="2",
     description="Generated maths problems with a sandboxed Python interpreter and colleagues to consult.",
     action_format="tools",
     tools=BOX.specs,
@@ -155,10 +156,15 @@ class Maths(SyncEnvironment):
                 float(options.get("consult_cost", 0.1)),
             )
         )
-        return Observation.say(PROMPT + task.instruction)
+        return Observation.say(PROMPT + task.instruction, state_key=self._key())
 
     def step_sync(self, action: Action) -> StepResult:
         """Run the action's calls; an ``answer``, or a boxed number in a message without calls, ends the episode."""
+        result = self._step(action)
+        seen = result.observation.model_copy(update={"state_key": self._key()})
+        return result.model_copy(update={"observation": seen})
+
+    def _step(self, action: Action) -> StepResult:
         self._right: bool | None = None
         said = None
         if action.tool_calls:
@@ -205,6 +211,12 @@ class Maths(SyncEnvironment):
         else:
             call = ToolCall(id="python", name="python", arguments={"program": self._problem.program})
         return Action(tool_calls=[call])
+
+    def _key(self) -> str:
+        """The problem, what the last program printed and how far colleagues have told; not how it came to that."""
+        state = self._state
+        plain = json.dumps([state.split, state.index, state.replies, state.printed])
+        return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
     def _become(self, state: _State) -> None:
         self._state, self._problem = state, problem(state.split, state.index)
