@@ -541,6 +541,21 @@ def test_says_when_determinism_could_be_promised() -> None:
     assert "comes back as it was" in said["snapshot"]
 
 
+def test_says_where_the_canary_had_no_say() -> None:
+    """An environment that knows the answers from elsewhere passes, and the report does not claim more than was seen."""
+
+    class Elsewhere(Walk):
+        async def reset(self, task, seed, options):
+            self.gold, self.seen, self.rng = PLACES[task.index % len(PLACES)], ["hall"], random.Random(seed)
+            return self.look(task.instruction)
+
+    for env_class, words in ((Walk, "the Reference stays hidden"), (Elsewhere, "never asks for its Reference")):
+        findings = check_env(env_class, episodes=1).findings
+        (told,) = [finding for finding in findings if finding.check == "canary"]
+        assert told.status == "ok"
+        assert words in told.message
+
+
 def test_checks_with_options() -> None:
     class Moody(Walk):
         """Sound, but in the mood that an option asks for."""

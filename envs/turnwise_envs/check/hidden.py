@@ -17,17 +17,23 @@ from turnwise_envs.wrappers.wrapped import WrappedTasks
 
 Plant = Callable[[Reference, str], Reference]
 
+NEVER_READ = (
+    "no marker came out, but the environment never asks for its Reference while it plays: what it knows of the answers "
+    "comes from elsewhere, where no marker was."
+)
 
-async def canary(subject: Subject) -> None:
+
+async def canary(subject: Subject) -> str | None:
     """Plants as much as the environment survives: a marked string may be no key of its data any more."""
     marker = f"canary{secrets.token_hex(8)}"
     for plant in (_everywhere, _in_answers, _beside):
-        with _planted(subject.env_class.tasks, plant, marker):
+        with _planted(subject.env_class.tasks, plant, marker) as read:
             try:
                 await _search(subject, marker)
             except EnvironmentFault:
                 continue
-            return
+            return None if read else NEVER_READ
+    return None
 
 
 async def _search(subject: Subject, marker: str) -> None:
@@ -54,18 +60,19 @@ async def _search(subject: Subject, marker: str) -> None:
 
 
 @contextlib.contextmanager
-def _planted(tasks: TaskSet, plant: Plant, marker: str) -> Iterator[None]:
-    """Replaces ``reference`` on the task set itself, however the environment comes by it."""
+def _planted(tasks: TaskSet, plant: Plant, marker: str) -> Iterator[list[str]]:
+    """Replaces ``reference`` on the task set itself, however the environment comes by it; yields whose were read."""
     while isinstance(tasks, WrappedTasks):
         tasks = tasks.inner  # the environment inside knows only these
-    original = tasks.reference
+    original, read = tasks.reference, list[str]()
 
     def reference(task: Task) -> Reference:
+        read.append(task.id)
         return plant(original(task), marker)
 
     tasks.reference = reference  # type: ignore[method-assign]
     try:
-        yield
+        yield read
     finally:
         del tasks.reference  # uncovers the class's method again
 
