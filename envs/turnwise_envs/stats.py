@@ -1,8 +1,9 @@
 """What an environment is like to train on: its speed in process, and how an expert and a random policy fare in it.
 
 Rates are steps per second. ``per core`` counts the CPU seconds of this process, so that others on the machine change
-it little; an environment that computes in processes of its own is told better by its wall-clock rate. What was played
-is played again on bare environments, three times, and the fastest counts; without determinism the first time counts.
+it little; an environment that computes in processes of its own is told better by its wall-clock rate. A first task is
+played without being counted, so that imports and the like are in no figure. What was played is played again on bare
+environments, three times, and the fastest counts; without determinism the first time counts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean
 from typing import TypeVar
 
@@ -105,9 +106,9 @@ class _Watch:
 
 @dataclass(frozen=True)
 class _Watches:
-    reset: _Watch
-    step: _Watch
-    live: _Watch
+    reset: _Watch = field(default_factory=_Watch)
+    step: _Watch = field(default_factory=_Watch)
+    live: _Watch = field(default_factory=_Watch)
 
 
 async def _measure(
@@ -116,7 +117,7 @@ async def _measure(
     size = env_class.tasks.size(split)
     bound = UNBOUNDED if size is None else size
     indices = random.Random(seed).sample(range(bound), min(tasks, bound))
-    watches = _Watches(_Watch(), _Watch(), _Watch())
+    watches = _Watches()
     everything: list[LiveEpisode] = []
 
     async def fare(policy: Callable[[int], Policy]) -> Fare:
@@ -134,8 +135,15 @@ async def _measure(
             mean(float(episode.turn) for episode in played),
         )
 
-    at_random = await fare(lambda index: Player(random.Random(f"{seed}/{index}"), uninformed=True, limit=None))
-    expert = await fare(lambda index: lambda episode: episode.env.expert_action())
+    def by_chance(index: int) -> Policy:
+        return Player(random.Random(f"{seed}/{index}"), uninformed=True, limit=None)
+
+    def by_expert(index: int) -> Policy:
+        return lambda episode: episode.env.expert_action()
+
+    for policy in (by_chance, by_expert):  # what a process does but once, such as imports, is in no figure
+        await _play(env_class, (split, indices[0], seed, options), policy(indices[0]), _Watches())
+    at_random, expert = await fare(by_chance), await fare(by_expert)
     step, live, reset = watches.step, watches.live, watches.reset
     if env_class.spec.deterministic:
         step = min([await _again(env_class, everything) for _ in range(REPEATS)], key=lambda watch: watch.cpu)
