@@ -37,7 +37,7 @@ class Connection(HttpToolsProtocol):
     metrics: ClassVar[Metrics]
     #: A request's head has begun, or is still to begin for the first time.
     in_head = True
-    _received = 0
+    _received = 0  # bytes since the last whole request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -50,6 +50,15 @@ class Connection(HttpToolsProtocol):
                 self.app = self._turn_away
 
     def data_received(self, data: bytes) -> None:
+        # What arrives at once may be a head and a body: where it could be more than a head, the parser says.
+        while self.in_head and 0 < (room := MAX_HEAD - self._received) < len(data):
+            self._take(data[:room])
+            data = data[room:]
+            if self.transport.is_closing() or self.transport.get_protocol() is not self:
+                return  # refused, or a socket by now
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         self._received += len(data)
         if self._received > (MAX_HEAD if self.in_head else self.most_received):
             self._refuse(431 if self.in_head else 413, "the request is larger than this server takes")
@@ -58,12 +67,15 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self.in_head = True
-        self._received = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self.in_head = False
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._received = 0
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "this is not HTTP/1.1")

@@ -387,8 +387,9 @@ class SessionStore:
                     idle = 0.0 if comes_back else RETRY_AFTER
                     live = [self._entries[session_id].session for session_id in self._live]
                     able = [one for one in live if one.can_rest and not one.busy and self._idle_for(one) >= idle]
-                    able.sort(key=lambda session: session.last_used)
-                    await self._put_to_rest(able[: excess + limit // 64])  # some more, so as not to sort every time
+                    if excess <= len(able):  # else it is refused, and nobody has to go for that
+                        able.sort(key=lambda session: session.last_used)
+                        await self._put_to_rest(able[: excess + limit // 64])  # some more: do not sort every time
         if self._taken() + count > limit:
             raise Refusal(
                 "too-many-sessions",

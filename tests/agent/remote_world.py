@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 
@@ -134,12 +134,12 @@ class InProcess(httpx.AsyncBaseTransport):
         self.drop_answers = 0
         self.asked: Counter[str] = Counter()
 
-    def start(self, host: str, *envs: type[Environment]) -> None:
+    def start(self, host: str, *envs: type[Environment], **settings: Any) -> None:
         """A new server at ``host``, without any memory of an earlier one."""
         from turnwise_server.app import create_app
         from turnwise_server.settings import Settings
 
-        app = create_app(envs, Settings(host="0.0.0.0"), [_everything()])
+        app = create_app(envs, Settings(host="0.0.0.0", **settings), [_everything()])
         app.state.ready = True  # its lifespan is not run
         self._apps[host] = httpx.ASGITransport(app)
 

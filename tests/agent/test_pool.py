@@ -12,8 +12,16 @@ from waiting import eventually
 
 from turnwise_agent.client import TurnwiseClient, link, pool
 from turnwise_agent.client.mismatch import Mismatch
-from turnwise_agent.errors import AgentError, ReplayMismatch, ServerUnreachable, SessionGone, TooManyMismatches
+from turnwise_agent.errors import (
+    AgentError,
+    Overloaded,
+    ReplayMismatch,
+    ServerUnreachable,
+    SessionGone,
+    TooManyMismatches,
+)
 from turnwise_envs import Action
+from turnwise_server import store
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +75,33 @@ async def test_sessions_opened_at_once_are_spread_too(network):
         assert (
             sorted([host(session) for session in sessions].count(name) for name in ("one", "two", "three")) == [10] * 3
         )
+
+
+async def test_a_full_server_hands_over_at_once(network):
+    network.start("one", Ledger, max_sessions=1)
+    async with connect(network, "one", "two") as client, connect(network, "one") as other:
+        await other.create("ledger")
+        await client.spec("ledger")
+        before = time.monotonic()
+        assert {host(await client.create("ledger", index=index)) for index in range(3)} == {"two"}
+        assert time.monotonic() - before < 4  # a full server asks for five seconds
+
+
+async def test_where_all_are_full_room_is_waited_for(network, monkeypatch):
+    monkeypatch.setattr(store, "RETRY_AFTER", 0.2)
+    for name in ("one", "two"):
+        network.start(name, Ledger, max_sessions=1)
+    async with connect(network, "one", "two") as client:
+        both = [await client.create("ledger") for _ in range(2)]
+        for session in both:  # wherever it is that there is room again
+            another = asyncio.create_task(client.create("ledger"))
+            await asyncio.sleep(0.3)
+            assert not another.done()
+            await session.close()
+            assert host(await another) == host(session)
+    async with connect(network, "one", "two", patience=1.0) as client:
+        with pytest.raises(Overloaded):
+            await client.create("ledger")
 
 
 async def test_a_session_moves_long_before_patience_is_spent(network):

@@ -124,6 +124,17 @@ def test_what_is_no_request_is_answered_and_hung_up_on(server, first, status):
     assert httpx.get(f"{server.url}/healthz", timeout=60).status_code == 200
 
 
+def test_a_head_and_a_large_body_may_arrive_at_once(server):
+    """A busy server finds both in its socket, and reads more than a head may have."""
+    body = json.dumps({"requests": [{"method": "GET", "path": "/v1/envs" + " " * 200_000}]}).encode()
+    request = head(b"POST /v1/batch HTTP/1.1", JSON, b"content-length: %d" % len(body)) + body
+    last = head(b"GET /healthz HTTP/1.1", b"connection: close")
+    with closing(connect(server, request + request + last)) as there:
+        said = answer(there)
+    assert said.count(b"HTTP/1.1 200 ") == 3, said[:1000]
+    assert b"431" not in said
+
+
 @pytest.mark.parametrize(
     "first",
     [

@@ -292,6 +292,40 @@ async def test_many_rows_are_one_commit(serve, tmp_path, monkeypatch):
     assert figures.waiting == 0
 
 
+async def test_a_file_that_somebody_holds_is_waited_for_once(serve, tmp_path, monkeypatch, refusal):
+    """And not once for each of those who wait."""
+    monkeypatch.setattr(schema, "BUSY_S", 1.0)
+    api = await serve(journal=tmp_path / "j")
+    sids = [await api.open() for _ in range(20)]
+    figures = api.app.state.store.journal.figures
+    with closing(sqlite3.connect(only_journal(tmp_path / "j"), isolation_level=None)) as somebody:
+        somebody.execute("BEGIN IMMEDIATE")
+        answers = await asyncio.gather(*(api.step(sid, 0, "x") for sid in sids))
+        assert figures.failures <= 2  # the first to come was on its way
+        somebody.execute("ROLLBACK")
+    for answer in answers:
+        refusal(answer, "journal-full")
+    assert {(await api.step(sid, 0, "x")).status_code for sid in sids} == {200}
+
+
+async def test_a_log_that_goes_while_a_directory_is_looked_at(tmp_path, monkeypatch):
+    """Another server stops at that moment."""
+    journal = Journal.open(tmp_path, ["guess"], "normal")
+    await journal.close()
+    stat = Path.stat
+
+    def vanishing(path, **arguments):
+        if path.name.endswith("-wal"):
+            raise FileNotFoundError(path)
+        return stat(path, **arguments)
+
+    monkeypatch.setattr(Path, "stat", vanishing)
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    again = Journal.open(tmp_path, ["guess"], "normal")
+    assert again.path == journal.path
+    await again.close()
+
+
 async def test_servers_share_a_directory_and_adopt_what_is_abandoned(serve, tmp_path):
     first = await serve([Guess], journal=tmp_path)
     second = await serve([Guess], journal=tmp_path)
@@ -353,6 +387,11 @@ async def test_damaged_and_foreign_files_are_refused_and_left_alone(tmp_path, da
     assert journal.path.read_bytes() == content
     shown = CliRunner().invoke(commands, ["info", str(tmp_path)])
     assert (shown.exit_code, str(journal.path) in shown.output) == (1, True)
+    fine = tmp_path / "journal-zz.sqlite"
+    schema.create(fine)
+    pruned = CliRunner().invoke(commands, ["prune", str(tmp_path)])
+    assert (pruned.exit_code, str(journal.path) in pruned.output, fine.name in pruned.output) == (1, True, True)
+    assert journal.path.read_bytes() == content
 
 
 async def test_a_directory_that_is_none(tmp_path):

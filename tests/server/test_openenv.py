@@ -179,12 +179,13 @@ BAD = [
     ('{"type": "reset", "data": {"split": "none"}}', "VALIDATION_ERROR"),
     ('{"type": "reset", "data": {"task_id": "maze/train/1"}}', "VALIDATION_ERROR"),
     ('{"type": "reset", "data": {"task_id": "guess/train/1", "index": 2}}', "VALIDATION_ERROR"),
+    ('{"type": "reset", "data": {"task_id": "guess/train/' + "9" * 5000 + '"}}', "VALIDATION_ERROR"),
     ('{"type": "reset", "data": {"options": {"max_turns": 0}}}', "VALIDATION_ERROR"),
     ('{"type": "reset", "data": {"seed": 9007199254740993}}', "VALIDATION_ERROR"),
 ]
 
 
-@pytest.mark.parametrize(("text", "code"), BAD)
+@pytest.mark.parametrize(("text", "code"), BAD, ids=[text[:60] for text, _ in BAD])
 async def test_what_cannot_be_is_said_and_the_socket_goes_on(guess, text, code):
     async with player(guess) as ws:
         one = Player(ws)
@@ -262,6 +263,62 @@ class TestFaults:
 
                     await eventually(all_gone)
 
+    async def test_requests_over_http_do_not_count_as_a_client_that_is_there(self, monkeypatch):
+        monkeypatch.setattr(socket, "GRACE", 0.2)
+        async with (
+            live([toys.Guess]) as (address, _),
+            httpx.AsyncClient(base_url=f"http://{address}", timeout=PATIENCE) as http,
+        ):
+            session_id = (await http.post("/reset", json={"seed": 5})).json()["metadata"]["session_id"]
+            at = {"session_id": session_id}
+            await http.post("/step", json={"action": {"text": "7"}}, params=at)
+            call = {"name": "act", "arguments": {"text": "8"}, **at}
+            await http.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call})
+            async with player(address, f"/ws?session_id={session_id}") as ws:
+                assert (await Player(ws).state())["step_count"] == 2
+                ws.transport.abort()
+
+            async def given_up():
+                return (await http.get("/v1/sessions")).json()["total"] == 0
+
+            await eventually(given_up)
+
+    @pytest.mark.parametrize("how", ["reset", "close", "abort"])
+    async def test_what_ended_elsewhere_keeps_its_history(self, guess, monkeypatch, how):
+        """The seat saw the session alive last, and it has been finished since."""
+        monkeypatch.setattr(socket, "GRACE", 0.0)
+        async with player(guess) as ws, httpx.AsyncClient(base_url=f"http://{guess}", timeout=PATIENCE) as http:
+            one = Player(ws)
+            session_id = (await one.reset(seed=5))["metadata"]["session_id"]
+            await http.post(f"/v1/sessions/{session_id}/finish", json={"turn": 0, "reason": "elsewhere"})
+            if how == "reset":
+                await one.reset(seed=6)
+            elif how == "close":
+                await one.send("close")
+                await ws.wait_closed()
+            else:
+                ws.transport.abort()
+                await asyncio.sleep(0.3)
+            history = await http.get(f"/v1/sessions/{session_id}/history")
+            assert (history.status_code, len(history.json().get("steps", ()))) == (200, 1)
+
+    async def test_a_session_that_is_gone_is_said_so_and_the_seat_is_free(self, guess):
+        async with player(guess) as ws, httpx.AsyncClient(base_url=f"http://{guess}", timeout=PATIENCE) as http:
+            one = Player(ws)
+            session_id = (await one.reset(seed=5))["metadata"]["session_id"]
+            await http.delete(f"/v1/sessions/{session_id}")
+            for kind, data in (("state", None), ("step", {"text": "5"})):
+                error = await one.error(kind, data)
+                assert (error["code"], error["problem"]) == ("SESSION_ERROR", "session-deleted")
+            assert (await one.reset(seed=6))["metadata"]["task_id"] == "guess/train/6"
+
+    async def test_a_bad_reset_costs_no_episode(self, guess):
+        async with player(guess) as ws:
+            one = Player(ws)
+            await one.reset(seed=5)
+            assert (await one.error("reset", {"task_id": "maze/train/1"}))["code"] == "VALIDATION_ERROR"
+            assert (await one.step("5"))["reward"] == 1.0
+
     async def test_resets_leak_nothing(self):
         async with live([toys.Guess], max_sessions=1) as (address, _), player(address) as ws:
             for index in range(5):
@@ -318,6 +375,25 @@ class TestFaults:
             one = Player(ws)
             assert (await one.state())["log_hash"] == seen["metadata"]["log_hash"]
             assert (await one.step("5"))["reward"] == 1.0
+
+    async def test_overload_over_http_says_when_to_try_again(self):
+        async with (
+            live([toys.Guess], max_sessions=1) as (address, _),
+            httpx.AsyncClient(base_url=f"http://{address}", timeout=PATIENCE) as http,
+        ):
+            assert (await http.post("/reset", json={})).status_code == 200
+            full = await http.post("/reset", json={})
+            assert (full.status_code, full.json()["type"]) == (503, "urn:turnwise:too-many-sessions")
+            assert int(full.headers["retry-after"]) == full.json()["retry_after"] > 0
+
+    async def test_json_of_a_hundred_thousand_values_is_refused(self, guess):
+        text = json.dumps({"type": "reset", "data": {"options": {"x": [[]] * 100_000}}})
+        async with player(guess) as ws, httpx.AsyncClient(base_url=f"http://{guess}", timeout=PATIENCE) as http:
+            await ws.send(text)
+            refused = await Player(ws).receive()
+            assert (refused["data"]["code"], "values" in refused["data"]["message"]) == ("VALIDATION_ERROR", True)
+            answer = await http.post("/mcp", content=text, headers={"content-type": "application/json"})
+            assert (answer.json()["error"]["code"], "values" in answer.json()["error"]["message"]) == (-32600, True)
 
     async def test_by_its_owner_only(self, guess):
         url = f"ws://{guess}/ws"
@@ -565,6 +641,7 @@ class TestTaskApi:
             tasks = (await http.post("/guess/task_range", json=body)).json()["tasks"]
             assert [task["index"] for task in tasks] == [10**6, 10**6 + 1]
             assert (await http.post("/guess/task_range", json=body | {"stop": 10**8})).status_code == 400
+            assert (await http.post("/guess/task_range", json=body | {"stop": 10**30})).status_code == 422
 
     async def test_what_it_is(self, http):
         assert (await http.get("/health")).json() == {"status": "healthy"}

@@ -201,6 +201,18 @@ async def test_abandoned_sessions_take_no_capacity(awake):
     assert (await here.step(sids[0], 1, "b")).turn == 2
 
 
+async def test_nobody_goes_for_what_has_no_room_anyway(awake):
+    here = awake(max_sessions=3)
+    sids = [await here.open() for _ in range(3)]
+    here.now += 6
+    session = await here.store.get(ME, sids[0])
+    here.now += 6
+    with pytest.raises(Refusal) as refused:
+        await here.store.fork(ME, session, ForkRequest(count=10, key="k"))
+    assert refused.value.problem == "too-many-sessions"
+    assert await here.store.get(ME, sids[0]) is session
+
+
 async def test_no_room_while_all_are_at_work(awake, gate):
     here = awake(max_sessions=2)
     rested = await here.open()

@@ -91,7 +91,7 @@ class TurnwiseClient:
 
     async def envs(self) -> list[EnvSpec]:
         """Specs of all environments served. Raises like :meth:`create`."""
-        page = await self._pool.anywhere(lambda link, movable: link.get("/v1/envs", EnvPage, movable=movable))
+        page = await self._pool.anywhere(lambda link, others: link.get("/v1/envs", EnvPage, hand_over=others))
         self._specs.update({spec.id: spec for spec in page.items})
         return page.items
 
@@ -99,14 +99,14 @@ class TurnwiseClient:
         """Spec of one environment, asked for once. Raises like :meth:`create`."""
         if env not in self._specs:
             path = f"/v1/envs/{quote(env, safe='')}"
-            self._specs[env] = await self._pool.anywhere(lambda link, movable: link.get(path, EnvSpec, movable=movable))
+            self._specs[env] = await self._pool.anywhere(lambda link, others: link.get(path, EnvSpec, hand_over=others))
         return self._specs[env]
 
     async def tasks(self, env: str, split: str = "train", *, offset: int = 0, limit: int = 100) -> TaskPage:
         """``limit`` public tasks from ``offset`` on, and how many there are. Raises like :meth:`create`."""
         path = f"/v1/envs/{quote(env, safe='')}/tasks"
         query: Query = {"split": split, "offset": offset, "limit": limit}
-        return await self._pool.anywhere(lambda link, movable: link.get(path, TaskPage, query, movable=movable))
+        return await self._pool.anywhere(lambda link, others: link.get(path, TaskPage, query, hand_over=others))
 
     async def create(
         self,
@@ -146,10 +146,10 @@ class TurnwiseClient:
         update = {"actions": list(actions), "expect_hash": expect_hash, "key": uuid.uuid4().hex}
         body = request.model_copy(update=update)
 
-        async def post(link: Link, movable: bool) -> tuple[Link, SessionView]:
+        async def post(link: Link, others: bool) -> tuple[Link, SessionView]:
             link.opening += 1  # so that a hundred at once do not all find the same server empty
             try:
-                return link, await link.post("/v1/sessions", body, SessionView, movable=movable)
+                return link, await link.post("/v1/sessions", body, SessionView, hand_over=others)
             finally:
                 link.opening -= 1
 

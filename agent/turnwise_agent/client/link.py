@@ -109,17 +109,29 @@ class Link:
             self._unheard()
 
     async def get(
-        self, path: str, answer: type[Answer], query: Query | None = None, *, movable: bool = False
+        self,
+        path: str,
+        answer: type[Answer],
+        query: Query | None = None,
+        *,
+        movable: bool = False,
+        hand_over: bool = False,
     ) -> Answer:
         """GET ``path`` and validate the answer. Raises like :meth:`post`."""
         target = f"{path}?{urlencode(query)}" if query else path
-        return self._parse(await self._send("GET", target, None, movable=movable), answer)
+        return self._parse(await self._send("GET", target, None, movable=movable, hand_over=hand_over), answer)
 
-    async def post(self, path: str, body: BaseModel, answer: type[Answer], *, movable: bool = False) -> Answer:
-        """POST ``body`` and validate the answer. ``movable`` says that another server could do as well.
+    async def post(
+        self, path: str, body: BaseModel, answer: type[Answer], *, movable: bool = False, hand_over: bool = False
+    ) -> Answer:
+        """POST ``body`` and validate the answer.
+
+        ``movable`` says that another server could go on with it, ``hand_over`` that another is asked at once if this
+        one has no room.
 
         Raises:
             ServerUnreachable: no answer within the patience, or for something movable from a server that is lost.
+            Overloaded: the server has been full for the patience, or at once with ``hand_over``.
             IncompatibleServer: an answer that this client does not understand.
             ProtocolError: the server refused; the subclass says how.
         """
@@ -127,14 +139,21 @@ class Link:
             content = body.model_dump_json()
         except ValueError as error:
             raise AgentError(f"POST {path}: the body cannot be sent as JSON: {error}") from error
-        return self._parse(await self._send("POST", path, content, movable=movable), answer)
+        return self._parse(await self._send("POST", path, content, movable=movable, hand_over=hand_over), answer)
 
     async def delete(self, path: str, *, patience: float) -> None:
         """DELETE ``path`` with its own, usually shorter, patience. Raises like :meth:`post`."""
         await self._send("DELETE", path, None, patience=min(patience, self._patience))
 
     async def _send(
-        self, method: str, target: str, content: str | None, *, patience: float | None = None, movable: bool = False
+        self,
+        method: str,
+        target: str,
+        content: str | None,
+        *,
+        patience: float | None = None,
+        movable: bool = False,
+        hand_over: bool = False,
     ) -> Reply:
         patience = self._patience if patience is None else patience
         deadline = time.monotonic() + patience
@@ -150,7 +169,8 @@ class Link:
                     self._unheard()
                 else:
                     self._silent_since = None
-                if left <= asked or (movable and self.lost):
+                elsewhere = ((movable or hand_over) and self.lost) or (hand_over and fault.refusal is not None)
+                if left <= asked or elsewhere:
                     raise self._final(fault, patience) from fault.__cause__
             else:
                 self._heard()

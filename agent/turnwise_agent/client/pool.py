@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +25,8 @@ T = TypeVar("T")
 NAME = "dns+"
 #: Seconds between looks at how the servers are, and at which addresses a name has.
 _WATCH_S = 5.0
+#: Seconds, at least, until servers that are all full are asked again.
+_FULL_S = 0.1
 #: Seconds between attempts to resolve a name that nobody knows yet.
 _RESOLVE_AGAIN_S = 1.0
 
@@ -59,16 +62,36 @@ class Pool:
             await link.aclose()
 
     async def anywhere(self, call: Callable[[Link, bool], Awaitable[T]]) -> T:
-        """``call(link, movable)`` with the least loaded server that answers; one that does not hands over to the next."""
+        """``call(link, others)`` with the least loaded server that answers.
+
+        With ``others``, one that does not answer or has no room hands over to the next; where none has any, all are
+        asked again after a while, as long as patience lasts. Raises what ``call`` raises.
+        """
         if self.plural and self._watching is None:
             await self._start()
-        *others, last = sorted(self._links.values(), key=lambda link: link.rank)
-        for link in others:
+        deadline = time.monotonic() + self._patience
+        while True:
+            full: Overloaded | None = None
+            *others, last = sorted(self._links.values(), key=lambda link: link.rank)
+            for link in others:
+                try:
+                    return await call(link, True)
+                except ServerUnreachable:
+                    continue
+                except Overloaded as error:
+                    full = error
+            if full is None:
+                return await call(last, False)
             try:
-                return await call(link, True)
-            except (ServerUnreachable, Overloaded):
-                continue
-        return await call(last, False)
+                return await call(last, True)
+            except ServerUnreachable:
+                pass
+            except Overloaded as error:
+                full = error
+            pause = random.uniform(1.0, 1.5) * max(full.problem.retry_after or 0.0, _FULL_S)
+            if time.monotonic() + pause >= deadline:
+                raise full
+            await asyncio.sleep(pause)
 
     async def _start(self) -> None:
         """Look all names up and begin to watch. Raises ServerUnreachable for names that stay unknown."""

@@ -90,24 +90,35 @@ def prune(
     Example:
       turnwise journal prune ~/.local/state/turnwise/journals/household-8000 --retain 1d
     """
+    import sqlite3
+
     from turnwise_server.journal.files import claimed, file_size, journals
-    from turnwise_server.journal.schema import check
+    from turnwise_server.journal.schema import JournalRefused, check
     from turnwise_server.settings import seconds
 
     try:
         kept = seconds(retain)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--retain") from None
+    refused = False
     for path in journals(directory):
         with claimed(path) as ours:
             if not ours:
                 typer.echo(f"{path.name}: in use; its server prunes it by its own --retain")
                 continue
-            check(path, thorough=False)
             before = file_size(path)
-            gone = _prune(path, kept)
+            try:
+                check(path, thorough=False)
+                gone = _prune(path, kept)
+            except (JournalRefused, sqlite3.Error) as error:
+                refused = True
+                told = error if isinstance(error, JournalRefused) else f"{path} is damaged ({error}); move it away"
+                typer.echo(f"turnwise: {told}", err=True)
+                continue
             freed = max(0, before - file_size(path))
             typer.echo(f"{path.name}: {gone} sessions forgotten, {_bytes(freed)} freed, {_bytes(before - freed)} left")
+    if refused:
+        raise typer.Exit(1)
 
 
 def _figures(path: Path) -> dict[str, Any]:

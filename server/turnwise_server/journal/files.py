@@ -12,7 +12,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def journals(directory: Path) -> list[Path]:
 
 def file_size(path: Path) -> int:
     """Bytes of a journal with its log."""
-    return sum(each.stat().st_size for each in (path, _log_of(path)) if each.exists())
+    return sum(status.st_size for status in _status(path))
 
 
 def environments(path: Path) -> set[str]:
@@ -119,7 +119,14 @@ def _lock(path: Path) -> int | None:
 
 
 def _last_written(path: Path) -> float:
-    return max(each.stat().st_mtime for each in (path, _log_of(path)) if each.exists())
+    return max((status.st_mtime for status in _status(path)), default=0.0)
+
+
+def _status(path: Path) -> Iterator[os.stat_result]:
+    """Of a journal and its log, which is gone as soon as the server that has it stops."""
+    for each in (path, _log_of(path)):
+        with suppress(FileNotFoundError):
+            yield each.stat()
 
 
 def _log_of(path: Path) -> Path:

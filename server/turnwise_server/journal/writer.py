@@ -174,7 +174,7 @@ class Writer:
         try:
             self._transaction(lambda connection: _insert(connection, chain.from_iterable(job.rows for job in jobs)))
         except Exception as error:
-            if len(jobs) > 1 and not _is_full(error):
+            if len(jobs) > 1 and not _from_outside(error):
                 return [outcome for job in jobs for outcome in self._commit([job])]
             self.figures.failures += 1
             logger.error("the journal %s cannot be written: %s", self._path, error)
@@ -249,10 +249,10 @@ def _statement(kind: str, count: int) -> str:
     return statement
 
 
-def _is_full(error: BaseException) -> bool:
-    """No row is to blame: the disk is full or broken."""
+def _from_outside(error: BaseException) -> bool:
+    """No row is to blame, and to try each alone would only take longer: the disk, or somebody who holds the file."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY)
 
 
 _STATEMENTS: dict[tuple[str, int], str] = {}

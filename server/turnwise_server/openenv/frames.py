@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from turnwise_envs.types import Action, EnvSpec, JsonObject, Noun, Observation, Task, ToolCall
+from turnwise_server.bodies import check_values
+from turnwise_server.refusal import Refusal
 
 N = TypeVar("N", bound=BaseModel)
 
@@ -47,6 +49,12 @@ class Failed(Exception):
         self.code = code
         self.message = message
         self.more = more
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until the same may go well."""
+        after = self.more.get("retry_after")
+        return float(after) if isinstance(after, int | float) else None
 
 
 class Message(Noun):
@@ -104,7 +112,10 @@ class WireState(BaseModel):
 def read_message(text: str | bytes) -> Message:
     """Raises Failed."""
     try:
+        check_values(text)
         value = from_json(text)
+    except Refusal as refusal:
+        raise Failed("VALIDATION_ERROR", refusal.detail, problem=refusal.problem) from None
     except ValueError as error:
         raise Failed("INVALID_JSON", f"Invalid JSON: {error}") from None
     return read(Message, value, "Invalid message")

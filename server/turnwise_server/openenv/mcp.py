@@ -8,8 +8,10 @@ from pydantic import Field, ValidationError
 from pydantic_core import from_json, to_json
 
 from turnwise_envs.types import JsonObject, Noun
+from turnwise_server.bodies import check_values
 from turnwise_server.openenv.frames import Code, Failed, ResetData, read, tool_action, tools_of
 from turnwise_server.openenv.seat import Seat
+from turnwise_server.refusal import Refusal
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 SERVER_ERROR = -32000
@@ -43,7 +45,10 @@ class RpcFailed(Exception):
 async def answer_text(seat: Seat, text: str | bytes, alone: bool) -> str:
     """The JSON answer to a JSON request. ``alone``: the seat is for this one request, and ``session_id`` says whose."""
     try:
+        check_values(text)
         value = from_json(text)
+    except Refusal as refusal:
+        return to_json(_error(None, RpcFailed(INVALID_REQUEST, refusal.detail))).decode()
     except ValueError as error:
         return to_json(_error(None, RpcFailed(PARSE_ERROR, f"Parse error: {error}"))).decode()
     return to_json(await answer(seat, value, alone)).decode()

@@ -100,14 +100,14 @@ class View:
     async def reset(self, request: Request) -> Response:
         """A new episode, whose ``session_id`` is in the metadata."""
         data = parse(ResetData, await self._body(request))
-        return await self._done(request, lambda: self._seat(request).reset(data))
+        return await self._done(request, lambda seat: seat.reset(data))
 
     async def step(self, request: Request) -> Response:
         """One action in the session that ``?session_id=`` names."""
         body = parse(StepBody, await self._body(request))
 
-        async def take() -> JsonObject:
-            seat = await self._attached(request)
+        async def take(seat: Seat) -> JsonObject:
+            await _attach(seat, request)
             return await seat.step(read_action(body.action, seat.spec, seat.turn))
 
         return await self._done(request, take)
@@ -115,14 +115,16 @@ class View:
     async def state(self, request: Request) -> Response:
         """Where the session that ``?session_id=`` names stands."""
 
-        async def look() -> JsonObject:
-            return await (await self._attached(request)).state()
+        async def look(seat: Seat) -> JsonObject:
+            await _attach(seat, request)
+            return await seat.state()
 
         return await self._done(request, look)
 
     async def mcp(self, request: Request) -> Response:
         """JSON-RPC; an error is an answer like any other."""
-        text = await mcp.answer_text(self._seat(request), await self._body(request), alone=True)
+        with self._seat(request) as seat:
+            text = await mcp.answer_text(seat, await self._body(request), alone=True)
         return Response(text, media_type="application/json")
 
     def _seat(self, request: Request) -> Seat:
@@ -132,27 +134,28 @@ class View:
         carrier = Carrier(Context(app.store, request.state.caller), app.desk, note.request_id)
         return Seat(self._env_class, carrier, self._seats)
 
-    async def _attached(self, request: Request) -> Seat:
-        session_id = request.query_params.get("session_id")
-        if session_id is None:
-            raise _Stateless
-        seat = self._seat(request)
-        await seat.attach(session_id)
-        return seat
-
     async def _body(self, request: Request) -> bytes:
         request.state.caller.require("act")
         return await read_bytes(request, request.app.state.settings.max_body)
 
-    async def _done(self, request: Request, work: Callable[[], Awaitable[JsonObject]]) -> Response:
+    async def _done(self, request: Request, work: Callable[[Seat], Awaitable[JsonObject]]) -> Response:
+        path = request.url.path
         try:
-            return said(await work())
+            with self._seat(request) as seat:
+                return said(await work(seat))
         except _Stateless:
-            return problem_response("about:blank", HTTPStatus.CONFLICT, STATELESS, request.url.path)
+            return problem_response("about:blank", HTTPStatus.CONFLICT, STATELESS, path)
         except Failed as error:
             problem = str(error.more.get("problem", "invalid-request" if error.code in INVALID else "about:blank"))
             status = PROBLEMS.get(problem, HTTPStatus.CONFLICT)
-            return problem_response(problem, status, error.message, request.url.path)
+            return problem_response(problem, status, error.message, path, error.retry_after)
+
+
+async def _attach(seat: Seat, request: Request) -> None:
+    session_id = request.query_params.get("session_id")
+    if session_id is None:
+        raise _Stateless
+    await seat.attach(session_id)
 
 
 class _Stateless(Exception):

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections import Counter, OrderedDict
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from pydantic_core import from_json
@@ -20,6 +20,8 @@ from turnwise_server.openenv.frames import CODES, Failed, ResetData, observed, t
 
 #: Resets that are remembered: what the id of a seat's first session stands for by now.
 MOVED = 16_384
+#: Digits of an index, in an id: integers on the wire are below 2^53.
+INDEX_DIGITS = 16
 
 
 class Seats:
@@ -45,7 +47,10 @@ class Seats:
 
 
 class Seat:
-    """One client's place at an environment. Every method raises Failed for what the client should be told."""
+    """One client's place at an environment. Every method raises Failed for what the client should be told.
+
+    A context manager: whoever leaves it holds no session any more, and the session goes on as it is.
+    """
 
     def __init__(self, env_class: type[Environment], carrier: Carrier, seats: Seats) -> None:
         self._env_class = env_class
@@ -54,6 +59,12 @@ class Seat:
         self.name: str | None = None
         self._session: JsonObject | None = None  # a SessionView, at the current turn
         self._episode_id: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._hold(None)
 
     @property
     def spec(self) -> EnvSpec:
@@ -69,11 +80,11 @@ class Seat:
 
     async def reset(self, data: ResetData) -> JsonObject:
         """A new episode. The one before is given up unless it has ended."""
-        await self._give_up_unfinished()
         seed = data.seed
         if seed is None:
             seed = secrets.randbelow(2**31)
         split, index = self._task(data, seed)
+        await self._give_up()
         body = {"env": self.spec.id, "split": split, "index": index, "seed": seed, "options": data.options}
         session = await self._call("POST", "/v1/sessions", body)
         if self.name is None:
@@ -109,7 +120,7 @@ class Seat:
         return {"observation": {"tools": tools, "metadata": {}}, "reward": None, "done": False}
 
     async def state(self) -> JsonObject:
-        """Where the episode is; a step that another client of it has begun may have ended meanwhile."""
+        """Where the episode is by now: another client may have gone on with it, or its time may be over (Failed)."""
         session = self._session or {}
         if session:
             session.update(await self._call("GET", f"/v1/sessions/{session['session_id']}"))
@@ -135,7 +146,7 @@ class Seat:
 
     async def leave(self) -> None:
         """Give up the seat, and its episode if that has not ended."""
-        await self._give_up_unfinished()
+        await self._give_up()
         if self.name is not None:
             self._seats.forget(self.name)
 
@@ -169,21 +180,33 @@ class Seat:
             held[session["session_id"]] += 1
         self._session = session
 
-    async def _give_up_unfinished(self) -> None:
+    async def _give_up(self) -> None:
+        """Let go of the session, and end it if nothing else has. After a failure it is still held, to be tried again."""
         session = self._session
-        self._hold(None)
         if session is not None and session["status"] == "live":
-            await self._call("DELETE", f"/v1/sessions/{session['session_id']}")
+            await self._end(session["session_id"])
+        self._hold(None)
 
     def _give_up_abandoned(self, session: JsonObject) -> None:
         if not self._seats.held[session["session_id"]]:
-            task = asyncio.ensure_future(self._delete_quietly(session["session_id"]))
+            task = asyncio.ensure_future(self._end_quietly(session["session_id"]))
             self._seats.leaving.add(task)
             task.add_done_callback(self._seats.leaving.discard)
 
-    async def _delete_quietly(self, session_id: str) -> None:
+    async def _end_quietly(self, session_id: str) -> None:
         with suppress(Failed):
-            await self._call("DELETE", f"/v1/sessions/{session_id}")
+            await self._end(session_id)
+
+    async def _end(self, session_id: str) -> None:
+        """Delete a session that is live. One that another client finished, or that broke, keeps its history."""
+        path = f"/v1/sessions/{session_id}"
+        try:
+            session = await self._call("GET", path)
+            if session["status"] == "live":
+                await self._call("DELETE", path)
+        except Failed as error:
+            if error.code != "SESSION_ERROR":  # which says that it is gone already
+                raise
 
     def _held(self) -> JsonObject:
         if self._session is None:
@@ -200,7 +223,7 @@ class Seat:
         if data.task_id is not None:
             env, _, rest = data.task_id.partition("/")
             named, _, number = rest.rpartition("/")
-            if env != self.spec.id or not named or not number.isdecimal():
+            if env != self.spec.id or not named or not number.isdecimal() or len(number) > INDEX_DIGITS:
                 raise Failed("VALIDATION_ERROR", f"task_id: {data.task_id!r} is not like {self.spec.id}/{split}/0")
             if data.split not in (None, named) or data.index not in (None, int(number)):
                 raise Failed("VALIDATION_ERROR", f"task_id: {data.task_id!r} contradicts split or index")
@@ -210,7 +233,7 @@ class Seat:
                 size = self._env_class.tasks.size(split)
             except UnknownTask as error:
                 raise Failed("VALIDATION_ERROR", str(error)) from error
-            index = abs(seed) if size is None else seed % size
+            index = seed % size if size else abs(seed)  # of an empty split, none: the create says so
         return split, index
 
     def _metadata(self) -> JsonObject:

@@ -27,6 +27,7 @@ from turnwise_server.openenv import mcp
 from turnwise_server.openenv.frames import Failed, ResetData, failure, frame, read, read_action, read_message
 from turnwise_server.openenv.seat import Seat, Seats
 from turnwise_server.operations import Context
+from turnwise_server.settings import Settings
 from turnwise_server.sockets import dropper
 
 logger = logging.getLogger(__name__)
@@ -61,21 +62,24 @@ class Socket:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         state, known = scope["app"].state, scope["state"]
         carrier = Carrier(Context(state.store, known["caller"]), state.desk, known["request_id"])
-        seat = Seat(self._env_class, carrier, self._seats)
         await receive()  # the handshake
         await send({"type": "websocket.accept"})
         line = Line(receive, send, dropper(scope))
-        if asked := parse_qs(scope["query_string"].decode("latin-1")).get("session_id"):
-            try:
-                await seat.attach(asked[0])
-            except Failed as error:
-                await line.refuse(failure(error))
-                return
+        with Seat(self._env_class, carrier, self._seats) as seat:
+            if asked := parse_qs(scope["query_string"].decode("latin-1")).get("session_id"):
+                try:
+                    await seat.attach(asked[0])
+                except Failed as error:
+                    await line.refuse(failure(error))
+                    return
+            await self._serve(seat, line, state.settings)
+
+    async def _serve(self, seat: Seat, line: Line, settings: Settings) -> None:
         handle = partial(_rpc, seat) if self._rpc_only else partial(_play, seat)
-        keeping = asyncio.create_task(_keep(seat, state.settings.idle_timeout / 3))
+        keeping = asyncio.create_task(_keep(seat, settings.idle_timeout / 3))
         try:
             await line.serve(handle)
-            seat.leave_later(None if state.settings.journal is not None else GRACE)
+            seat.leave_later(None if settings.journal is not None else GRACE)
         except Closed:
             with suppress(Failed):
                 await seat.leave()

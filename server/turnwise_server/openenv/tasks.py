@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import Request, Response
+from pydantic import Field
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
@@ -21,6 +22,8 @@ B = TypeVar("B", bound=Noun)
 MOST = 10_000
 #: Kinds of split that the API knows; it asks for one of them.
 KINDS = ("train", "validation", "test")
+#: Beyond 2^53 JSON's integers are not safe, and beyond 2^63 a range has no length.
+Index = Annotated[int, Field(ge=-(2**53), le=2**53)]
 
 
 class SplitBody(Noun):
@@ -28,14 +31,14 @@ class SplitBody(Noun):
 
 
 class TaskBody(SplitBody):
-    index: int
+    index: Index
 
 
 class RangeBody(SplitBody):
     """Like a slice: negative numbers count from the end."""
 
-    start: int | None = None
-    stop: int | None = None
+    start: Index | None = None
+    stop: Index | None = None
 
 
 class Tasks:
