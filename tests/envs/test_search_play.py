@@ -190,6 +190,13 @@ async def test_judgements_are_asked_for_and_paid(books: type[Environment]) -> No
     assert sum(rewards) == pytest.approx(1.0)
 
 
+async def test_a_no_with_no_search_left_does_not_lock_the_policy_out(books: type[Environment]) -> None:
+    episode = await start(books, judge="measured", max_searches=1, top_k=1)
+    judged = await say(episode, "<search>Persuasion</search><judge>No</judge>")
+    assert judged.observation.text.splitlines()[-1] == "Noted."
+    assert (await say(episode, "<answer>Winchester</answer>")).info.end == "solved"
+
+
 async def test_what_helps_is_new_evidence(books: type[Environment]) -> None:
     episode = await start(books, judge="measured", top_k=1)
     worth = []

@@ -361,6 +361,19 @@ async def test_a_cost_budget_adds_up_prices() -> None:
     assert (last.truncated, last.info.end, last.info.metrics["heard"]) == (True, "finished:cost_budget", 3.0)
 
 
+async def test_calls_in_tags_cost_what_the_environment_counts() -> None:
+    class Tagged(Echo):
+        async def step(self, action: Action) -> StepResult:
+            result = await super().step(action)
+            counted = result.info.model_copy(update={"counters": {"tool_calls": action.text.count("<q>")}})
+            return result.model_copy(update={"info": counted})
+
+    wrappers = {"cost_budget": {"limit": 5, "per_turn": 0.5, "per_tool_call": 2, "tools": {"q": 9}}}
+    episode = await played(Tagged, wrappers, words("<q>", "no call", "<q> <q>", "late"))
+    assert [record.result.info.metrics["cost"] for record in episode.records] == [2.5, 3.0, 7.5]
+    assert episode.records[-1].result.info.end == "finished:cost_budget"
+
+
 async def test_a_hidden_budget_says_nothing() -> None:
     wrappers = {"cost_budget": {"limit": 6, "show": False}, "turn_budget": {"turns": 3, "show": False}}
     episode = await played(Echo, wrappers, words("a"))

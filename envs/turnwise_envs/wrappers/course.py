@@ -81,7 +81,7 @@ class Course:
         else:
             result = yield from self._act(action)
             result = result.model_copy(update={"observation": self._blurred(result.observation)})
-        cost = self._cost(action)
+        cost = self._cost(action, result.info)
         progress.turn += 1
         progress.spent += cost
         if self.wrappers.cost_budget is not None and cost:
@@ -187,11 +187,13 @@ class Course:
             messages[at] = messages[at].model_copy(update={"content": said})
         return observation.model_copy(update={"messages": messages})
 
-    def _cost(self, action: Action) -> float:
-        """What this turn costs in the cost budget's units."""
+    def _cost(self, action: Action, info: StepInfo) -> float:
+        """What this turn costs in the cost budget's units. Calls written as tags have no names here, only a number."""
         budget = self.wrappers.cost_budget
         if budget is None:
             return 0.0
+        if not action.tool_calls:
+            return budget.per_turn + budget.per_tool_call * info.counters.get("tool_calls", 0)
         return budget.per_turn + sum(budget.tools.get(call.name, budget.per_tool_call) for call in action.tool_calls)
 
     def _exhausted(self) -> str | None:

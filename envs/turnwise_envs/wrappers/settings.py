@@ -74,7 +74,8 @@ class TurnBudget(Noun):
 class CostBudget(Noun):
     """What turns and tool calls cost; when ``limit`` is spent, the state is scored as it is.
 
-    ``tools`` has prices of its own for tools by name, ``weight`` is what a unit of cost takes from the reward, ``show``
+    ``tools`` has prices of its own for tools by name. Calls in tags cost ``per_tool_call``, as the environment counts those
+    that it runs (``info.counters["tool_calls"]``). ``weight`` is what a unit of cost takes from the reward, ``show``
     tells the policy what is spent. ``info.metrics["cost"]`` is all that was spent so far.
     """
 
