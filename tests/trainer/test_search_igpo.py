@@ -11,8 +11,6 @@ from types import ModuleType
 
 import pytest
 
-from turnwise_envs import load
-from turnwise_trainer.imitation import ImitationSettings, demonstrate
 from turnwise_trainer.models import make_tokenizer
 from turnwise_trainer.settings import plain
 
@@ -45,13 +43,24 @@ def test_the_objectives_differ_in_rewards_and_advantage_alone(example: ModuleTyp
     assert slots == {"preset", "rewards", "advantage"}
 
 
-async def test_a_name_is_the_same_token_wherever_it_stands(example: ModuleType) -> None:
-    options = {"explain": False, "top_k": 2}
-    recordings = await demonstrate(load(example.ENV), ImitationSettings(demos=40), options)
-    tokenizer = make_tokenizer(example.words_of(recordings))
+async def test_a_name_is_the_same_token_wherever_it_stands(example: ModuleType, tmp_path: Path) -> None:
+    config = example.settings(0, tmp_path, "http://127.0.0.1:1", "igpo")
+    tokenizer = make_tokenizer(example.words_of([await example.demonstration(index, config) for index in range(40)]))
     texts = "Who was the teacher of Ola?", "<search>Ola</search>", "(Title: Ola) Ola home Jura.", "<answer>Ola</answer>"
     pieces = [tokenizer.convert_ids_to_tokens(tokenizer.encode(text)) for text in texts]
     assert [row.count("Ola") for row in pieces] == [1, 1, 2, 1]
+
+
+async def test_haste_fails_where_two_lookups_are_needed(example: ModuleType, tmp_path: Path) -> None:
+    config = example.settings(0, tmp_path, "http://127.0.0.1:1", "igpo")
+    episodes = [(await example.demonstration(index, config)).episode for index in range(60)]
+    by_hops: dict[int, list[bool]] = {1: [], 2: []}
+    for episode in episodes:
+        by_hops[episode.task.metadata["hops"]].append(episode.records[-1].result.info.end == "solved")
+        assert episode.records[-1].result.terminated
+    assert all(by_hops[1])
+    # 0.4 of about thirty: a standard deviation is 0.09.
+    assert 0.13 < sum(by_hops[2]) / len(by_hops[2]) < 0.67
 
 
 @pytest.mark.slow
