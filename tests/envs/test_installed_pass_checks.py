@@ -1,4 +1,7 @@
-"""What we ship passes the checks that everybody's environments are held to (``sql`` has its own among its tests)."""
+"""What we ship, and what adapters make of others' worlds, passes the checks that everybody's environments are held to.
+
+``sql`` has them among its own tests, MCP servers in test_mcp_foreign.py.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,32 @@ def test_it_keeps_the_contract(name: str) -> None:
     assert report.ok, str(report)
     assert not {finding.check for finding in report.findings if finding.status == "skipped"} & {
         "canary",
+        "fork",
+        "cost",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("gymnasium", "gymnasium:FrozenLake-v1"),
+        ("gymnasium", "gymnasium:Taxi-v4"),
+        ("reasoning_gym", "reasoning-gym:leg_counting"),
+        ("reasoning_gym", "reasoning-gym:maze"),
+        ("textarena", "textarena:GuessTheNumber-v0"),
+        ("textarena", "textarena:TowerOfHanoi-v0"),
+        ("textarena", "textarena:Mastermind-v0"),
+    ],
+)
+def test_worlds_of_others_keep_it(package: str, name: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs the package {package}")
+    report = check_env(registry.load(name), episodes=1)
+    assert report.ok, str(report)
+    assert not {finding.check for finding in report.findings if finding.status == "skipped"} & {
+        "determinism",
+        "seeds",
         "fork",
         "cost",
     }

@@ -56,7 +56,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if done.returncode:
-        pytest.skip(f"needs PROGRAM: {command[0]} could not fetch: {done.stderr[-200:]}")
+        pytest.skip(f"needs a package registry: {Path(command[0]).name} could not fetch: {done.stderr[-200:]}")
 
 
 @contextmanager
@@ -170,3 +170,24 @@ def test_what_the_checks_say_of_the_time_server(python: Path, tmp_path: Path) ->
     said = {one.check: (one.status, one.message) for one in report.findings}
     assert said["determinism"][0] == said["fork"][0] == "skipped"  # it cannot be promised, and the checks say so
     assert said["junk"][0] == said["tool-messages"][0] == said["canary"][0] == "ok"
+
+
+def test_what_the_checks_say_of_the_servers_from_npm(node: Path, tmp_path: Path) -> None:
+    """The folder of the one is its whole state, so it is held to its promise; of the other nothing is promised."""
+    wanted = tasks(tmp_path, instruction="What is 17 + 25?", answers=["42"])
+    everything = {"command": f"{node}/mcp-server-everything", "tasks": wanted, "only": "echo,get-sum"}
+    report = check_env(load("mcp:everything", everything), episodes=1)
+    assert report.ok, report
+    assert {one.check: one.status for one in report.findings}["determinism"] == "skipped"
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "note.txt").write_text("buy milk")
+    files = {
+        "command": f"{node}/mcp-server-filesystem .",
+        "tasks": wanted,
+        "folder": str(tmp_path / "start"),
+        "only": "read_text_file,create_directory,move_file,list_directory",
+        "deterministic": "true",
+    }
+    report = check_env(load("mcp:files", files), episodes=1)
+    assert report.ok, report
+    assert {one.check: one.status for one in report.findings}["fork"] == "ok"
