@@ -353,7 +353,7 @@ async def test_a_cost_budget_adds_up_prices() -> None:
     episode = await played(Echo, wrappers, [Action(text="a"), calls("x", "y"), ask, Action(text="late")])
     assert "Your budget is 6: a turn costs 0.5, a tool call costs 1, ask costs 3." in episode.initial.text
     assert "[spent: 0.5 of 6]" in episode.records[0].result.observation.text
-    spent = [record.result.info.metrics["cost"] for record in episode.records]
+    spent = [record.result.info.metrics["spent"] for record in episode.records]
     assert spent == [0.5, 3.0, 6.5]
     rewards = [record.result.reward for record in episode.records]
     assert rewards == pytest.approx([0.5 - 0.05, 0.5 - 0.25, 0.5 - 0.35 + 10])
@@ -370,7 +370,7 @@ async def test_calls_in_tags_cost_what_the_environment_counts() -> None:
 
     wrappers = {"cost_budget": {"limit": 5, "per_turn": 0.5, "per_tool_call": 2, "tools": {"q": 9}}}
     episode = await played(Tagged, wrappers, words("<q>", "no call", "<q> <q>", "late"))
-    assert [record.result.info.metrics["cost"] for record in episode.records] == [2.5, 3.0, 7.5]
+    assert [record.result.info.metrics["spent"] for record in episode.records] == [2.5, 3.0, 7.5]
     assert episode.records[-1].result.info.end == "finished:cost_budget"
 
 

@@ -234,7 +234,7 @@ class Course:
         counters = {"disturbances": progress.disturbances} if wrappers.disturbs else {}
         if wrappers.help is not None:
             counters["hints"] = progress.hints
-        metrics = {"cost": progress.spent} if wrappers.cost_budget is not None else {}
+        metrics = {"spent": progress.spent} if wrappers.cost_budget is not None else {}
         return info.model_copy(
             update={"counters": {**info.counters, **counters}, "metrics": {**info.metrics, **metrics}}
         )

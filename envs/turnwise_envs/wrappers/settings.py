@@ -76,7 +76,7 @@ class CostBudget(Noun):
 
     ``tools`` has prices of its own for tools by name. Calls in tags cost ``per_tool_call``, as the environment counts those
     that it runs (``info.counters["tool_calls"]``). ``weight`` is what a unit of cost takes from the reward, ``show``
-    tells the policy what is spent. ``info.metrics["cost"]`` is all that was spent so far.
+    tells the policy what is spent. ``info.metrics["spent"]`` is all that was spent so far.
     """
 
     limit: float = Field(gt=0, allow_inf_nan=False)
