@@ -212,3 +212,24 @@ async def test_programs_run_and_are_counted() -> None:
     assert result.info.counters == {"tool_calls": 2, "python_calls": 2, "python_errors": 1}
     branch = await episode.fork()
     assert branch.env.snapshot() == episode.env.snapshot()
+
+
+def python(program: str) -> Action:
+    return Action(tool_calls=[ToolCall(id="c", name="python", arguments={"program": program})])
+
+
+@needs_bwrap
+async def test_names_are_kept_where_the_task_says_so_and_a_fork_has_them_too() -> None:
+    episode = await LiveEpisode.start(Maths, "train", 0, 0, {"keep_names": True})
+    assert "as in a notebook" in episode.initial.text
+    first = await episode.step(python("x = 41"))
+    assert first.observation.state_key != episode.initial.state_key
+    failed = await episode.step(python("x = 0\n1 / 0"))
+    assert "ZeroDivisionError" in failed.observation.text
+    assert (await episode.step(python("x + 1"))).observation.text == "42"
+    branch = await episode.fork()
+    assert (await branch.step(python("x + 2"))).observation.text == "43"
+    alone = await LiveEpisode.start(Maths, "train", 0, 0, {})
+    assert "as in a notebook" not in alone.initial.text
+    await alone.step(python("x = 41"))
+    assert "NameError" in (await alone.step(python("x + 1"))).observation.text

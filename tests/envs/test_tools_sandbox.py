@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from turnwise_envs.tools.maths.env import shown
-from turnwise_envs.tools.sandbox import Limits, SandboxUnavailable, bwrap, run_python, seccomp
+from turnwise_envs.tools.sandbox import Limits, Outcome, SandboxUnavailable, bwrap, run_python, seccomp
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs PROGRAM: bwrap")
 
@@ -265,3 +265,14 @@ def _children() -> set[str]:
 
 def _open_files() -> set[str]:
     return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+def test_a_program_sees_what_those_before_it_defined_and_nothing_of_what_they_said() -> None:
+    before = ["x = 41\nprint('unheard')", "y = 1\n1 / 0", "import sys\nsys.exit(0)"]
+    assert run_python("x + y", before=before) == Outcome("42\n", "ok")
+    assert "NameError" in run_python("x").text
+    assert run_python("print('\u00e9\\n7')", before=["z = '\u00e9'"]).text == "\u00e9\n7\n"  # lengths are in bytes
+    long = "#" * LIMITS.program_characters
+    assert "it and those before it are longer than" in run_python("1", before=[long]).detail
+    slow = "import time\nend = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
+    assert run_python(slow, before=[slow]).status == "time"  # one limit for all of them

@@ -37,8 +37,9 @@ BOX = Toolbox(
             name="python",
             description=(
                 "Run a Python 3 program with the standard library and see what it prints (the value of a last line that "
-                f"is an expression is printed too). Nothing is kept from one call to the next. {LIMITS.cpu_seconds} s of "
-                f"computing, {LIMITS.memory_bytes >> 20} MiB of memory, no network, no threads or other processes."
+                "is an expression is printed too). Nothing is kept from one call to the next, unless the task says so. "
+                f"{LIMITS.cpu_seconds} s of computing, {LIMITS.memory_bytes >> 20} MiB of memory, no network, no threads or "
+                "other processes."
             ),
             parameters={
                 "type": "object",
@@ -100,6 +101,10 @@ SPEC = EnvSpec(
                 "maximum": 1,
                 "description": "Probability that a question to a colleague is heard; 1 by default.",
             },
+            "keep_names": {
+                "type": "boolean",
+                "description": "Programs see what earlier ones defined that ended well, as in a notebook; false by default.",
+            },
             "consult_cost": {
                 "type": "number",
                 "minimum": 0,
@@ -118,6 +123,7 @@ PROMPT = (
     "Solve the problem. You can run Python programs and consult colleagues; give the result with the tool `answer` (or as "
     "\\boxed{...} in a message without tool calls). Only the first answer counts.\n\n"
 )
+KEEPS = "What a program that ends well defines is there for the next ones, as in a notebook.\n\n"
 
 
 @dataclass
@@ -133,6 +139,7 @@ class _State:
     replies: int = 0
     program: str | None = None
     printed: str = ""
+    kept: list[str] | None = None  # programs whose names the next one sees; None if none ever does
 
 
 class Maths(SyncEnvironment):
@@ -154,9 +161,11 @@ class Maths(SyncEnvironment):
                 seed,
                 float(options.get("consult_acceptance", 1.0)),
                 float(options.get("consult_cost", 0.1)),
+                kept=[] if options.get("keep_names") else None,
             )
         )
-        return Observation.say(PROMPT + task.instruction, state_key=self._key())
+        prompt = PROMPT if self._state.kept is None else PROMPT + KEEPS
+        return Observation.say(prompt + task.instruction, state_key=self._key())
 
     def step_sync(self, action: Action) -> StepResult:
         """Run the action's calls; an ``answer``, or a boxed number in a message without calls, ends the episode."""
@@ -213,9 +222,10 @@ class Maths(SyncEnvironment):
         return Action(tool_calls=[call])
 
     def _key(self) -> str:
-        """The problem, what the last program printed and how far colleagues have told; not how it came to that."""
+        """The problem, what the last program printed, which names there are and how far colleagues have told; not how it
+        came to that."""
         state = self._state
-        plain = json.dumps([state.split, state.index, state.replies, state.printed])
+        plain = json.dumps([state.split, state.index, state.replies, state.printed, *(state.kept or ())])
         return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
     def _become(self, state: _State) -> None:
@@ -231,8 +241,11 @@ class Maths(SyncEnvironment):
                 return self._answer(arguments["value"])
 
     def _python(self, program: str) -> ToolAnswer:
-        outcome = run_python(program)
-        self._state.program, self._state.printed = program, outcome.text[-SHOWN:]
+        state = self._state
+        outcome = run_python(program, before=state.kept or ())
+        state.program, state.printed = program, outcome.text[-SHOWN:]
+        if state.kept is not None and outcome.status == "ok":
+            state.kept.append(program)
         return ToolAnswer(
             shown(outcome),
             effective=outcome.status == "ok",

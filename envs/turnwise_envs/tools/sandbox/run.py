@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -48,18 +49,25 @@ class Outcome:
     detail: str = ""
 
 
-def run_python(program: str, limits: Limits = LIMITS) -> Outcome:
-    """Run ``program`` in a sandbox of its own. Blocks for at most ``wall_seconds``. Raises SandboxUnavailable."""
+def run_python(program: str, limits: Limits = LIMITS, *, before: Sequence[str] = ()) -> Outcome:
+    """Run ``program`` in a sandbox of its own. Blocks for at most ``wall_seconds``.
+
+    Those ``before`` it are run first, unheard, and it sees what they defined, as in a notebook; the limits are for all of
+    them together. Raises SandboxUnavailable.
+    """
     require_sandbox()
-    if len(program) > limits.program_characters:
-        return Outcome("", "error", f"the program is longer than {limits.program_characters} characters")
-    return _run(program, limits)
+    if len(program) + sum(map(len, before)) > limits.program_characters:
+        those = "it and those before it are" if before else "it is"
+        return Outcome(
+            "", "error", f"the program is too long: {those} longer than {limits.program_characters} characters"
+        )
+    return _run([*before, program], limits)
 
 
 @lru_cache(maxsize=1)
 def require_sandbox() -> None:
     """Raise SandboxUnavailable, saying why, unless a program can be run here. Tried once a process."""
-    tried = _run("print(6 * 7)", LIMITS)
+    tried = _run(["print(6 * 7)"], LIMITS)
     if (tried.status, tried.text) != ("ok", "42\n"):
         said = tried.text.strip().splitlines()
         raise SandboxUnavailable(
@@ -68,7 +76,7 @@ def require_sandbox() -> None:
         )
 
 
-def _run(program: str, limits: Limits) -> Outcome:
+def _run(programs: Sequence[str], limits: Limits) -> Outcome:
     filter_fd = _readable(seccomp.program())
     try:
         words = [
@@ -92,7 +100,7 @@ def _run(program: str, limits: Limits) -> Outcome:
         try:
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError), process.stdin:
-                process.stdin.write(program.encode(errors="replace"))
+                process.stdin.write(_script(programs))
             said, stopped = _listen(process, deadline, limits.output_bytes)
             if stopped is None:
                 try:
@@ -103,6 +111,12 @@ def _run(program: str, limits: Limits) -> Outcome:
             process.kill()  # the sandbox's first process dies with it, and all others with that
     text = said[: limits.output_bytes].decode(errors="replace")
     return Outcome(text, *_ending(stopped, process.returncode, limits))
+
+
+def _script(programs: Sequence[str]) -> bytes:
+    """Their lengths in a line, and then the programs: a separator could stand in one of them."""
+    encoded = [program.encode(errors="replace") for program in programs]
+    return " ".join(str(len(each)) for each in encoded).encode() + b"\n" + b"".join(encoded)
 
 
 def _listen(process: subprocess.Popen[bytes], deadline: float, most: int) -> tuple[bytes, Status | None]:
