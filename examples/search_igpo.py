@@ -1,8 +1,9 @@
 """IGPO beside GRPO: a tiny policy learns to answer questions by searching, on a CPU.
 
 For each seed, a policy of 0.4 million parameters imitates few demonstrations of a hasty expert, who often gives the first
-name that it finds for the answer, and answers questions about worlds that it has never seen (start). From there it is trained once with each objective, on the same tasks with as many
-steps, episodes and the same learning rate, and answers the same questions again. The two differ only in how turns are
+name that it finds for the answer, and answers questions about worlds that it has never seen (start). From there it is
+trained once with each objective, on the same tasks with as many steps, episodes and the same learning rate, and answers
+the same questions again. The two differ only in how turns are
 paid: GRPO gives every turn of an episode the F1 of its answer, IGPO pays a search by how much more likely it makes the gold
 answer to the policy, and the answer by its F1.
 
