@@ -150,7 +150,7 @@ class TestAgainstTransformers:
             logps = distribution(model, context + question + answer, len(answer))
             assert got == pytest.approx(logps[range(len(answer)), list(answer)].tolist(), rel=0, abs=1e-4)
         assert engine.stats.scored_tokens == 1 + 2 + 3 + 4 + 5
-        assert engine.cached_tokens == kept
+        await caches(engine, kept)
 
     async def test_scores_and_draws_in_one_batch(self, make):
         engine, alone = make(), make()

@@ -10,7 +10,7 @@ import torch
 from probe_worlds import CANARY
 from remote_world import served
 from tiny_models import VOCAB, distribution, tiny
-from waiting import PATIENCE
+from waiting import PATIENCE, eventually
 
 from turnwise_agent.branching import EntropyBranching
 from turnwise_agent.client import TurnwiseClient
@@ -111,7 +111,7 @@ class TestEngine:
         assert [g.token_ids for g in ours] == [g.token_ids for g in theirs]
         for a, b in zip(ours, theirs, strict=True):
             assert a.logprobs == pytest.approx(b.logprobs, rel=0, abs=1e-5)
-        assert probed.cached_tokens == plain.cached_tokens
+        await eventually(lambda: probed.cached_tokens == plain.cached_tokens)
 
     async def test_they_never_prefill_a_history_again(self, make):
         plain, probed = make(), make()
