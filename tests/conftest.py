@@ -1,4 +1,4 @@
-"""Shared by all rooms' tests: how hard hypothesis tries, and the helpers ``waiting``, ``ports`` and ``serving``.
+"""Shared by all rooms' tests: how hard hypothesis tries, and the helpers beside this file.
 
 ``make proof`` sets TURNWISE_PROOF=full; everything else runs fewer examples, the same ones each time.
 """

@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
 
 import pytest
+from playing import play
 
 from turnwise_envs import UnknownEnvironment, registry
-from turnwise_envs.episode import LiveEpisode
-from turnwise_envs.types import Action, StepResult
-
-
-def play(name, actions=None, *, index=0, **arguments) -> tuple[LiveEpisode, list[StepResult]]:
-    """An episode with these actions, or the expert's."""
-
-    async def run():
-        episode = await LiveEpisode.start(registry.load(name, arguments), "train", index)
-        try:
-            for text in actions or iter(lambda: None, 0):
-                action = Action(text=text) if actions else episode.env.expert_action()
-                if action is None or episode.done:
-                    break
-                await episode.step(action)
-        finally:
-            await episode.close()
-        return episode, [record.result for record in episode.records]
-
-    return asyncio.run(run())
 
 
 class TestScienceWorld:

@@ -36,7 +36,12 @@ from turnwise_envs.types import (
     ToolSpec,
 )
 
-_SQL = {"type": "string", "description": "One SQLite statement."}
+_STATEMENT = {
+    "type": "object",
+    "properties": {"sql": {"type": "string", "description": "One SQLite statement."}},
+    "required": ["sql"],
+    "additionalProperties": False,
+}
 BOX = Toolbox(
     [
         ToolSpec(name="list_tables", description="List the tables of the database with their numbers of rows."),
@@ -53,22 +58,12 @@ BOX = Toolbox(
         ToolSpec(
             name="run",
             description="Run one SQL statement and see the first rows of its result, or the error.",
-            parameters={
-                "type": "object",
-                "properties": {"sql": _SQL},
-                "required": ["sql"],
-                "additionalProperties": False,
-            },
+            parameters=_STATEMENT,
         ),
         ToolSpec(
             name="submit",
             description="Submit one SQL statement as the answer. This ends the episode.",
-            parameters={
-                "type": "object",
-                "properties": {"sql": _SQL},
-                "required": ["sql"],
-                "additionalProperties": False,
-            },
+            parameters=_STATEMENT,
         ),
     ]
 )
@@ -218,8 +213,8 @@ class Sql(SyncEnvironment):
         return _call("submit" if progress.tried else "run", sql=self._problem.gold)
 
     async def close(self) -> None:
-        if getattr(self, "_private", None) is not None:
-            self._private.close()  # type: ignore[union-attr]
+        if self._private is not None:
+            self._private.close()
             self._private = None
 
     def _become(self, split: str, index: int, options: JsonObject, progress: _Progress) -> None:
